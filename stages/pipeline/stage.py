@@ -1,0 +1,78 @@
+"""The rim of a stage script: from `python -m stages.train KEY` to `run(config, *deps, *outs)`.
+
+The plan file holds the config, and the paths that dvc.yaml declares in their order, without the plan file itself.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.pipeline import artifacts, params
+
+PLAN = Path("data/plan")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a stage's `configure(params, key)` answers: its config, and the plugins that it will load by name."""
+
+    config: Any
+    plugins: tuple[tuple[str, str], ...] = ()
+
+
+def main(run: Callable[..., None], *, work: bool = False) -> None:
+    """Read argv and the plan file, then call `run(config, *deps, *outs)`.
+
+    With `work`, `run` gets one more argument: a folder that outlives a killed run, private to this plan and these
+    inputs, so that nothing stale is ever resumed.
+    """
+    die_with_parent()
+    name = Path(sys.argv[0]).stem
+    key = sys.argv[1] if len(sys.argv) > 1 else None
+    plan_file = path_of(name, key)
+    plan = artifacts.read_json(plan_file)
+    check_versions(plan["versions"])
+    paths = [Path(path) for path in plan["deps"] + plan["outs"]]
+    config = params.parse(run.__annotations__["config"], plan["config"], where=f"{plan_file} config")
+    if work:
+        paths.append(work_folder(name, key, [plan_file, *map(Path, plan["deps"])]))
+    run(config, *paths)
+
+
+def path_of(stage: str, key: str | None) -> Path:
+    return PLAN / f"{stage}.json" if key is None else PLAN / stage / f"{key}.json"
+
+
+def work_folder(stage: str, key: str | None, inputs: list[Path]) -> Path:
+    """$DVC_ROOT/.work/<stage>/<key>-<hash>; DVC deletes outs before a stage runs, so resume state lives here."""
+    indexes = [path for item in inputs for path in ([item] if item.is_file() else sorted(item.rglob("*.json")))]
+    identity = artifacts.digest([[path.as_posix(), artifacts.sha256(path)] for path in indexes])
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / stage / f"{key or 'all'}-{identity[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def die_with_parent() -> None:
+    """End when dvc ends, however it ends (Linux): an orphan would go on writing outs. Needs `exec` in cmd."""
+    parent = os.getppid()
+    if os.environ.get("DVC_STAGE") and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before the call
+            sys.exit("dvc has gone; stopping")
+
+
+def check_versions(pinned: dict[str, str]) -> None:
+    """Results are hashed under the pinned versions: refuse to compute them with others."""
+    wrong = [
+        f"{name} is {importlib.metadata.version(name)}, constraints.txt pins {version}"
+        for name, version in sorted(pinned.items())
+        if importlib.metadata.version(name).split("+")[0] != version
+    ]
+    if wrong:
+        sys.exit("; ".join(wrong) + ": run `make install`, or pin what you have in constraints.txt")
