@@ -26,4 +26,4 @@ def map_units(
     if workers <= 1:
         return [function(unit) for unit in units]
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        return Parallel(n_jobs=workers)(delayed(function)(unit) for unit in units)
+        return list(Parallel(n_jobs=workers)(delayed(function)(unit) for unit in units))  # type: ignore[arg-type]

@@ -1,0 +1,41 @@
+# make repro, make test, make bench, make ui: everything creates what it needs first.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+export OMP_WAIT_POLICY := PASSIVE
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+export DVC_NO_ANALYTICS := true
+
+.PHONY: repro test check bench ui install schema clean-work
+
+repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirror the results into MLflow
+	dvc repro
+	python -m stages.publish
+
+test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
+	OMP_NUM_THREADS=1 pytest -n auto -m "not slow and not bench"
+
+check: $(VENV)/installed      ## lint, layers, types
+	ruff check .
+	ruff format --check .
+	lint-imports
+	pyright
+
+bench: $(VENV)/installed      ## speed and memory against the figures wanted; writes reports/benchmarks.json
+	OMP_NUM_THREADS=1 pytest -m bench tests/benchmarks
+
+ui: $(VENV)/installed         ## MLflow on 127.0.0.1:5000, the runs side by side
+	python -m stages.publish
+	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+
+schema: $(VENV)/installed     ## rewrite params.schema.json, which gives editors completion
+	python -m stages.pipeline.schema > params.schema.json
+
+install: $(VENV)/installed
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Partita needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@command -v gcc >/dev/null || { echo "Partita needs gcc (the pesq package is compiled on installation)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	touch $@

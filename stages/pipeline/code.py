@@ -1,0 +1,115 @@
+"""What code a stage runs, by meaning: the static import closure of its files, each hashed without comments or layout.
+
+DVC does not see imports, so this is what keeps a changed helper from hiding behind a stale cache. The walk is over the
+syntax tree without docstrings, as nested (type, non-empty fields) lists: `ast.dump` differs between Python versions.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EXEMPT = frozenset({"stages/pipeline/tracking.py"})
+"""Mirrors results and changes none: a test holds that tracking off gives the same bytes."""
+SILENT = frozenset({"joblib", "jinja2", "mlflow", "ruamel", "tqdm"})
+"""Libraries that carry no numbers into an out."""
+
+
+def closure(root: Path, starts: list[str]) -> list[str]:
+    """Files under `root` that the start files import from `stages`, and their namesakes (page.html beside page.py)."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        path = waiting.pop()
+        if path in found or path in EXEMPT:
+            continue
+        found.add(path)
+        file = root / path
+        if file.suffix != ".py":
+            continue
+        waiting += [
+            str(p.relative_to(root)) for p in file.parent.glob(f"{file.stem}.*") if p.suffix not in (".py", ".pyc")
+        ]
+        waiting += [
+            str(p.relative_to(root)) for p in (file.parent / "__init__.py", root / "stages/__init__.py") if p.is_file()
+        ]
+        for name in imports(file):
+            waiting += modules(root, name)
+    return sorted(found)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names a file imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(root: Path, name: str) -> list[str]:
+    """The file of a dotted `stages` name (its last part may be an attribute); nothing for other packages."""
+    parts = name.split(".")
+    if parts[0] != "stages":
+        return []
+    for length in (len(parts), len(parts) - 1):
+        path = Path(*parts[:length])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if (root / file).is_file():
+                return [file.as_posix()]
+    return []
+
+
+def fingerprint(file: Path) -> str:
+    """A short hash of what a file means; the bytes themselves where it is not Python."""
+    data = file.read_bytes()
+    if file.suffix == ".py":
+        data = json.dumps(meaning(ast.parse(data))).encode()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def meaning(node: Any) -> Any:
+    """A syntax tree as nested lists, without docstrings, positions and empty fields."""
+    if isinstance(node, list):
+        return [meaning(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return [type(node).__name__, repr(node)]
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            value = [item for item in value if not is_text(item)]
+        if value not in (None, []) and not (name == "kind" and isinstance(node, ast.Constant)):
+            fields.append([name, meaning(value)])
+    return [type(node).__name__, fields]
+
+
+def is_text(node: ast.AST) -> bool:
+    """A docstring, or a string that documents the line above it."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def versions(root: Path, files: list[str]) -> dict[str, str]:
+    """Pinned versions of the libraries that these files import. ValueError where one is not in constraints.txt."""
+    pins = {}
+    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text()):
+        pins[canonical(name)] = version
+    distributions = importlib.metadata.packages_distributions()
+    tops = {name.split(".")[0] for path in files if path.endswith(".py") for name in imports(root / path)}
+    found = {}
+    for top in sorted(tops - SILENT - {"stages"} - set(sys.stdlib_module_names)):
+        name = canonical(distributions.get(top, [top])[0])
+        if name not in pins:
+            raise ValueError(
+                f"constraints.txt does not pin {name!r}, which {top!r} is imported from; add {name}==VERSION"
+            )
+        found[name] = pins[name]
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
