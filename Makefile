@@ -30,7 +30,7 @@ ui: $(VENV)/installed         ## MLflow on 127.0.0.1:5000, the runs side by side
 	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
 
 schema: $(VENV)/installed     ## rewrite params.schema.json, which gives editors completion
-	python -m stages.pipeline.schema > params.schema.json
+	python -m stages.plan --schema > params.schema.json
 
 install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -14,7 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.pipeline import artifacts, code, params, plugins
+from stages.pipeline import artifacts, code, params, plugins, schema
 from stages.pipeline.stage import PLAN, Needs, path_of
 
 NAME = re.compile(r"[a-z0-9_]+")
@@ -31,6 +31,9 @@ class Instance:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--schema"]:
+        sys.stdout.buffer.write(artifacts.to_json(schema.build(read(Path("."))[0].readers)))
+        return
     try:
         plans = make(Path("."))
     except ValueError as problem:
@@ -42,11 +45,16 @@ def main() -> None:
 
 def make(root: Path) -> dict[Path, Any]:
     """Every plan file's content by path. ValueError names everything that is wrong at once."""
-    tree = params.read(root / "params.yaml")
-    graph = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
-    found = {instance: needs(tree, instance) for instance in instances(graph, tree)}
+    tree, found = read(root)
     tree.finish()
     return {path_of(i.stage, i.key): contents(root, i, need) for i, need in found.items() if need is not None}
+
+
+def read(root: Path) -> tuple[params.Params, dict[Instance, Needs | None]]:
+    """Ask every stage what it needs; problems gather in the Params."""
+    tree = params.read(root / "params.yaml")
+    graph = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+    return tree, {item: plugins.stage(item.stage).configure(tree, item.key) for item in instances(graph, tree)}
 
 
 def instances(graph: Mapping[str, Any], tree: params.Params) -> Iterator[Instance]:
@@ -88,10 +96,6 @@ def instance(
 
     deps = tuple(path for path in paths(entry["deps"]) if not path.startswith(f"{PLAN}/"))
     return Instance(stage, key, deps, paths(entry.get("outs", []) + entry.get("metrics", [])))
-
-
-def needs(tree: params.Params, item: Instance) -> Needs | None:
-    return plugins.stage(item.stage).configure(tree, item.key)
 
 
 def contents(root: Path, item: Instance, need: Needs) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Params:
     def __init__(self, tree: Mapping[str, Any]) -> None:
         self.tree = tree
         self.problems: list[str] = []
+        self.readers: dict[str, list[type]] = {}
+        """Dotted place -> the configs parsed from it; the schema is made from these."""
         self._claimed: dict[str, set[str]] = {}
         self._known: dict[str, set[str]] = {}
 
@@ -64,7 +66,7 @@ class Params:
         `without` names keys of the block that another reader parses.
         """
         values = {key: value for key, value in self.mapping(where).items() if key not in without}
-        self._claimed.setdefault("", set()).add(where.split(".")[0])
+        self.readers.setdefault(where, []).append(config)
         return self._parse(config, values, where)
 
     def shared(self, section: str, config: type[T], overrides: Mapping[str, Any], where: str) -> T | None:
@@ -73,9 +75,9 @@ class Params:
         base = self.mapping(section)
         self._claimed.setdefault(section, set()).update(known & set(base))
         self._claimed.setdefault(where, set()).update(known & set(overrides))
+        self.readers.setdefault(section, []).append(config)
         for scope in (section, where):
             self._known.setdefault(scope, set()).update(known)
-        self._known.setdefault(where, set())
         values = {key: value for key, value in base.items() if key in known and key not in overrides}
         values |= {key: value for key, value in overrides.items() if key in known}
         places = {key: f"{where}.{key}" if key in overrides else f"{section}.{key}" for key in known}
