@@ -60,9 +60,9 @@ def merged(configs: Iterable[type]) -> dict[str, Any]:
     for config in configs:
         hints, notes = typing.get_type_hints(config), notes_of(config)
         for field in dataclasses.fields(config):
-            entry = (
-                {"enum": plugins.names(CHOICES[field.name])} if field.name in CHOICES else of_type(hints[field.name])
-            )
+            entry = of_type(hints[field.name])
+            if field.name in CHOICES:
+                entry = of_type(str) | {"enum": plugins.names(CHOICES[field.name])}
             if field.default is not dataclasses.MISSING and isinstance(field.default, bool | int | float | str):
                 entry["default"] = field.default
             if field.name in notes:
