@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test check bench ui install schema clean-work
+.PHONY: repro test slow check bench ui install schema
 
 repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirror the results into MLflow
 	dvc repro
@@ -15,6 +15,9 @@ repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirr
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
 	OMP_NUM_THREADS=1 pytest -n auto -m "not slow and not bench"
+
+slow: $(VENV)/installed      ## what takes minutes: byte-identical fresh runs of the whole DAG
+	OMP_NUM_THREADS=1 pytest -m slow
 
 check: $(VENV)/installed      ## lint, layers, types
 	ruff check .
