@@ -55,7 +55,7 @@ class Loss:
     """Per clip, so that micro-batches and ranks average exactly and a non-finite loss has a name."""
 
     total: Tensor  # [B], differentiated; the loop averages over clips
-    terms: Mapping[str, Tensor]  # [B] each, detached, raw, unit in the name; all are logged
+    terms: Mapping[str, Tensor]  # [B] each, detached, raw, unit in the name; all are logged; NaN: not of this clip
     criterion: str  # the term validation ranks checkpoints by (lower is better)
 
 
@@ -80,7 +80,9 @@ class GenerativeModel(nn.Module, ABC):
     """Conditions `generate` cannot do without: {"latent"} for an autoencoder."""
 
     @abstractmethod
-    def __init__(self, config: Any, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]) -> None: ...
+    def __init__(self, config: Any, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]) -> None:
+        super().__init__()
+        self.config = config
 
     def players(self, step: int) -> tuple[str, ...]:
         """Who updates at this step, in order."""

@@ -1,0 +1,34 @@
+"""Where and how tensors are computed: the one GPU or the CPU, a fixed number of threads, repeatable algorithms."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def best() -> torch.device:
+    """The first CUDA device where there is one (CUDA_VISIBLE_DEVICES hides it), else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def repeatable(num_threads: int) -> Iterator[None]:
+    """The same input gives the same bytes: threads as told, deterministic algorithms wherever torch has them.
+
+    Where it has none it warns. Filling uninitialised memory would only cost time: nothing here reads it.
+    """
+    memory: Any = torch.utils.deterministic
+    threads, fill = torch.get_num_threads(), memory.fill_uninitialized_memory
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with this
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        memory.fill_uninitialized_memory = fill

@@ -1,0 +1,51 @@
+"""The training log: one JSON object per line and logged step, in bytes that depend on the run alone (no clock).
+
+A resumed run cuts the file where its checkpoint was taken and goes on, so that the whole file equals an unbroken run's.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.pipeline.artifacts import Damaged
+
+
+class Log:
+    """A file of rows, and who else wants them."""
+
+    def __init__(self, path: Path, position: int = 0) -> None:
+        """Go on after `position` bytes of what is there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if path.stat().st_size < position:
+            raise Damaged(f"{path} is shorter than its checkpoint says; delete {path.parent} to train from the start")
+        self.file = path.open("r+b")
+        self.file.truncate(position)
+        self.file.seek(position)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row; refuses NaN and infinity, which JSON cannot hold."""
+        self.file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self.file.flush()
+
+    def position(self) -> int:
+        """Bytes so far, safely on disk."""
+        os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def means(terms: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    """The mean over clips of each term, over micro-batches [B] each.
+
+    NaN says that a term does not apply to a clip, infinity that it overflowed: a mean that is not finite is left out.
+    """
+    values = {name: torch.nanmean(torch.cat(parts).double()) for name, parts in terms.items()}
+    return {name: value.item() for name, value in values.items() if value.isfinite()}

@@ -1,0 +1,166 @@
+"""A trained model on disk: weights, config, statistics, the representation it speaks, its log and its card.
+
+    models/<experiment>/  model.safetensors  statistics.safetensors  representation/  log.jsonl  README.md  model.json
+
+model.json holds the config and the sha256 of every other file; `load` checks each before it uses any.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from stages.pipeline import artifacts, params, plugins
+from stages.protocols.model import GenerativeModel
+from stages.protocols.representation import Representation
+from stages.protocols.spec import Statistics
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model folder says of itself besides its weights."""
+
+    name: str
+    """The experiment."""
+    family: str
+    representation: str
+    """The module in stages/representations."""
+    training: Mapping[str, Any]
+    """The resolved `train` section, and what was chosen by validation; for the card and the report."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to use, in eval mode."""
+
+    model: GenerativeModel
+    representation: Representation
+    facts: Mapping[str, Any]
+    """model.json."""
+
+
+def save(
+    folder: Path, model: GenerativeModel, representation: Representation, statistics: Statistics, facts: Facts
+) -> None:
+    """Fill `folder`, which may hold further files (the log); call it last, inside artifacts.new_folder."""
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    save_statistics(folder / "statistics.safetensors", statistics)
+    representation.save(folder / "representation")
+    content = {
+        "name": facts.name,
+        "family": facts.family,
+        "representation": facts.representation,
+        "version": representation.spec.version,
+        "clip": representation.spec.clip,
+        "model": params.plain(model.config),
+        "training": dict(facts.training),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "bitrate_kbps": bitrate_kbps(model),
+    }
+    artifacts.write_bytes(folder / "README.md", card(content).encode())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in files}
+    artifacts.write_json(folder / "model.json", content | {"sha256": hashes})
+
+
+def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
+    """The model and its representation. Raises Damaged, naming the file and the remedy, where a byte has changed."""
+    index = folder / "model.json"
+    if not index.is_file():
+        raise artifacts.Damaged(f"{index} is missing; {remedy(folder.name)}")
+    facts = artifacts.read_json(index)
+    for name, expected in facts["sha256"].items():
+        artifacts.check(folder / name, expected, remedy(facts["name"]))
+    representation = plugins.load("representations", facts["representation"]).load(folder / "representation")
+    if representation.spec.version != facts["version"]:
+        raise ValueError(
+            f"{folder} was trained on version {facts['version'][:12]} of {facts['representation']}, this code makes "
+            f"{representation.spec.version[:12]}; {remedy(facts['name'])}"
+        )
+    family = plugins.load("families", facts["family"])
+    config = params.parse(family.Config, facts["model"], where=f"{index} model")
+    statistics = load_statistics(folder / "statistics.safetensors")
+    model = family(config, representation.spec, statistics, representation.signal)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return Loaded(model.to(device).eval(), representation, facts)
+
+
+def remedy(name: str) -> str:
+    return f"run `dvc repro -f train@{name}`, or `dvc checkout` where a cache or remote still has it"
+
+
+def save_statistics(path: Path, statistics: Statistics) -> None:
+    arrays = {name: value for name, value in vars(statistics).items() if value is not None}
+    save_arrays({name: np.atleast_1d(value) for name, value in arrays.items()}, path)
+
+
+def load_statistics(path: Path) -> Statistics:
+    arrays = load_arrays(path)
+    return Statistics(arrays["num"], arrays.get("mean"), arrays.get("std"), arrays.get("class_counts"))
+
+
+def bitrate_kbps(model: GenerativeModel) -> float | None:
+    """Of the codes in fixed-rate packing, without headers; None where there are none or steps have no duration."""
+    codes = model.codes
+    if codes is None or codes.num_classes is None or codes.rate_hz is None:
+        return None
+    return codes.rate_hz * math.prod(codes.frame) * math.ceil(math.log2(codes.num_classes)) / 1000
+
+
+def card(content: Mapping[str, Any]) -> str:
+    """The model card: what a stranger needs who finds this folder alone."""
+    name = content["name"]
+    rate = content["bitrate_kbps"]
+    selected = content["training"].get("selected", {})
+    settings = [f"| model.{key} | {value} |" for key, value in sorted(params.leaves(content["model"]))]
+    settings += [f"| train.{key} | {value} |" for key, value in sorted(params.leaves(content["training"]))]
+    coded = f", which compresses to {rate:.2f} kbit/s in fixed-rate packing" if rate else ""
+    return f"""---
+library_name: partita
+tags: [{content["clip"]}, generative, {content["family"]}]
+---
+
+# {name}
+
+A generative model of {content["clip"]}: the family `{content["family"]}` on the representation
+`{content["representation"]}` (version {content["version"][:12]}), {content["num_parameters"]:,} parameters{coded}.
+
+**Weights.** Moving averages of the parameters; {chosen(selected)}. The curves are in `log.jsonl`.
+
+**Scores.** `reports/experiments/{name}/metrics.json` of the repository that trained it, beside classical codecs in
+`reports/baselines/metrics.json`.
+
+**Use.** From a checkout of that repository, with the files of this folder unchanged (their sha256 is checked):
+
+    from pathlib import Path
+    from stages.training import model_folder
+
+    loaded = model_folder.load(Path("models/{name}"))
+    loaded.model            # loss, generate, and encode, quantise, dequantise where the family has a latent
+    loaded.representation   # clip -> code -> clip
+
+**Data and licences.** The corpus is that of the experiment's representation block in params.yaml; its
+`data/raw/<corpus>/manifest.json` lists every piece with its licence where known. Weights trained on it may carry the
+same restrictions, and those of the SoundFont where MIDI was rendered.
+
+**Limits.** It knows the sounds of its training corpus and no others; judge it on your own before you rely on it.
+
+| setting | value |
+|---|---|
+""" + "\n".join([*settings, ""])
+
+
+def chosen(selected: Mapping[str, Any]) -> str:
+    if selected.get("criterion") is None:
+        return "those after the last step (there were no validation clips)"
+    return f"those after {selected['num_steps']} steps, where validation had the lowest {selected['criterion']} " + (
+        f"({selected['value']:.4g})"
+    )
