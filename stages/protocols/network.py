@@ -11,6 +11,7 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def __init__(self, width: int, depth: int, dropout: float, modulation_width: int | None) -> None:
         """`modulation_width` None: the blocks are not modulated (no AdaLN)."""
+        super().__init__()
 
     @abstractmethod
     def forward(self, x: Tensor, modulation: Tensor | None, mask: Tensor | None) -> Tensor:
