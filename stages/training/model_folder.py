@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from stages.pipeline import artifacts, params, plugins
+from stages.pipeline import artifacts, params, plugins, shards
 from stages.protocols.model import GenerativeModel
 from stages.protocols.representation import Representation
 from stages.protocols.spec import Statistics
@@ -52,7 +49,7 @@ def save(
     """Fill `folder`, which may hold further files (the log); call it last, inside artifacts.new_folder."""
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    save_statistics(folder / "statistics.safetensors", statistics)
+    shards.save_statistics(folder / "statistics.safetensors", statistics)
     representation.save(folder / "representation")
     content = {
         "name": facts.name,
@@ -87,7 +84,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
         )
     family = plugins.load("families", facts["family"])
     config = params.parse(family.Config, facts["model"], where=f"{index} model")
-    statistics = load_statistics(folder / "statistics.safetensors")
+    statistics = shards.load_statistics(folder / "statistics.safetensors")
     model = family(config, representation.spec, statistics, representation.signal)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return Loaded(model.to(device).eval(), representation, facts)
@@ -95,16 +92,6 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
 
 def remedy(name: str) -> str:
     return f"run `dvc repro -f train@{name}`, or `dvc checkout` where a cache or remote still has it"
-
-
-def save_statistics(path: Path, statistics: Statistics) -> None:
-    arrays = {name: value for name, value in vars(statistics).items() if value is not None}
-    save_arrays({name: np.atleast_1d(value) for name, value in arrays.items()}, path)
-
-
-def load_statistics(path: Path) -> Statistics:
-    arrays = load_arrays(path)
-    return Statistics(arrays["num"], arrays.get("mean"), arrays.get("std"), arrays.get("class_counts"))
 
 
 def bitrate_kbps(model: GenerativeModel) -> float | None:
