@@ -6,7 +6,7 @@ The folder is written by cache and copied into every model, so that streams deco
 from pathlib import Path
 from typing import Any
 
-from stages.pipeline import artifacts, params, plugins
+from stages.pipeline import artifacts, params
 from stages.protocols.representation import Representation
 
 NAME = "representation.json"
@@ -45,12 +45,6 @@ def check(folder: Path, representation: Representation) -> None:
             f"{folder} was written as version {written}, this code makes version {representation.spec.version} of it: "
             "rebuild the cache and the model with `dvc repro`, or use the code that wrote them"
         )
-
-
-def load(folder: Path) -> Representation:
-    """The representation of any module."""
-    kind = plugins.load("representations", _about(folder)["module"])
-    return kind.load(folder)  # type: ignore[attr-defined]
 
 
 def _about(folder: Path) -> Any:

@@ -1,0 +1,119 @@
+"""Encode every clip of a corpus into shards, and set the test excerpts apart that everything is judged by.
+
+data/cache/<representation>/{train,valid,test}   shards of codes (pipeline/shards.py); test holds the excerpts alone
+                            statistics.safetensors   of the train split
+                            representation/          what decodes the codes
+                            references/              the excerpts' untouched audio (media/excerpts.py)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.media import excerpts
+from stages.media.excerpts import Stretch
+from stages.pipeline import artifacts, params, plugins, shards, stage, workers
+from stages.protocols.representation import Representation
+
+
+@dataclass(frozen=True)
+class Block:
+    """What this stage reads of a representation's block; the rest is the representation's own Config."""
+
+    module: str
+    corpus: str
+    clips: Literal["audio", "raw"]
+    num_shards: int = 16
+    """Files per split: pieces are spread over them by hash, and each is one unit of work."""
+
+    def __post_init__(self) -> None:
+        if self.num_shards < 1:
+            raise ValueError(f"num_shards = {self.num_shards}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    module: str
+    representation: Mapping[str, Any]
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One shard's work."""
+
+    split: str
+    number: int
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    shard: shards.Shard
+    sums: shards.Sums | None
+    references: tuple[Mapping[str, Any], ...]
+
+
+def configure(tree: params.Params, key: str | None) -> stage.Needs | None:
+    where = f"representations.{key}"
+    own = {field.name for field in fields(Block)}
+    block = tree.block(where, Block, without=tuple(set(tree.mapping(where)) - own))
+    if block is None:
+        return None
+    corpora = set(tree.mapping("corpora"))
+    if block.corpus not in corpora:
+        tree.problem(f"{where}.corpus = {block.corpus!r}: no such corpus{params.near(block.corpus, corpora)}")
+    try:
+        kind: Any = plugins.load("representations", block.module)
+    except ValueError as problem:
+        tree.problem(f"{where}.module: {problem}")
+        return None
+    if (kind.clip, block.clips) != ("audio", "audio"):
+        tree.problem(f"{where}.clips = {block.clips!r}: this stage can read audio clips alone, from data/audio")
+    config = tree.block(where, kind.Config, without=tuple(own))
+    plain = params.plain(config) if config is not None else {}
+    return stage.Needs(Config(block.module, plain, block.num_shards), (("representations", block.module),))
+
+
+def run(config: Config, clips: Path, split: Path, cache: Path) -> None:
+    parts = excerpts.by_split(artifacts.read_json(clips / "manifest.json"), artifacts.read_json(split / "split.json"))
+    kind: Any = plugins.load("representations", config.module)
+    settings = params.parse(kind.Config, config.representation, where=config.module)
+    representation = kind.fit(settings, (excerpts.read(clips, part) for part in parts["train"]))
+    work = list(units(parts, config.num_shards))
+    with artifacts.new_folder(cache) as draft:
+        done = workers.map_units(partial(encode, representation, clips, draft), work)
+        for name in parts:
+            mine = [item.shard for unit, item in zip(work, done, strict=True) if unit.split == name]
+            shards.write_index(draft / name, representation.spec.version, mine)
+        total = reduce(shards.merge, (item.sums for item in done if item.sums is not None))
+        shards.save_statistics(draft / "statistics.safetensors", shards.statistics(total))
+        representation.save(draft / "representation")
+        references = sorted((entry for item in done for entry in item.references), key=lambda entry: entry["id"])
+        artifacts.write_json(draft / "references/manifest.json", {"clips": references})
+
+
+def units(parts: Mapping[str, Sequence[Stretch]], num_shards: int) -> Iterator[Unit]:
+    for split, members in parts.items():
+        for number in range(num_shards):
+            mine = tuple(part for part in members if shards.shard_of(part.piece, num_shards) == number)
+            if mine:
+                yield Unit(split, number, mine)
+
+
+def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> Done:
+    """Write one shard, and the references where its codes are the test's."""
+    codes, references = [], []
+    for part in unit.stretches:
+        clip = excerpts.read(clips, part)
+        codes.append(representation.encode(clip))
+        if unit.split == "test":
+            references.append(excerpts.write_reference(cache / "references", clip, part.piece))
+    sums = shards.sums(codes, representation.spec.data) if unit.split == "train" else None
+    return Done(shards.write_shard(cache / unit.split, unit.number, codes), sums, tuple(references))
+
+
+if __name__ == "__main__":
+    stage.main(run)
