@@ -1,0 +1,76 @@
+"""Loss terms that several families use, per clip [B].
+
+Distortion is the noise-to-signal ratio of each clip on a logarithmic scale, -SDR in disguise:
+
+    L = ln(sum (y - x)^2 / (sum x^2 + floor) + 10^-3)
+
+so that quiet and loud clips pull alike, as they do in a mean of decibels, and a clip that is 30 dB right stops pulling.
+The multi-scale mel distance hears what squared errors do not: weak high bands, Parallel WaveGAN, Yamamoto et al., 2020,
+https://arxiv.org/abs/1910.11480.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torchaudio.functional import melscale_fbanks
+
+QUIET = 0.05
+"""A clip's energy counts as at least this share of the batch's usual one; below, it is nearly silence."""
+GOOD_ENOUGH = 1.0e-3
+SCALES = ((512, 40), (2048, 120))
+"""Window in samples, mel bands."""
+MEL_FLOOR = 1.0e-3
+"""Magnitudes below are inaudible beside music at its usual level; the metric's own floors lie around it."""
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How far y is from x, per clip [B]."""
+
+    loss: Tensor
+    noise_to_signal_db: Tensor
+
+
+def distortion(y: Tensor, x: Tensor, power_per_step: float) -> Distortion:
+    """Frames [B, T, *F], zero where masked; `power_per_step` is the usual squared sum of one of x's frames."""
+    noise = (y - x).square().flatten(1).sum(1)
+    signal = x.square().flatten(1).sum(1)
+    ratio = noise / (signal + QUIET * power_per_step * x.shape[1])
+    with torch.no_grad():
+        decibels = 10 * torch.log10((noise + 1e-9) / (signal + 1e-9))
+    return Distortion(torch.log(ratio + GOOD_ENOUGH), decibels)
+
+
+def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float) -> Tensor:
+    """Mean |ln mel(y) - ln mel(x)| over cells and scales, [B], of signals [B, num_samples]; mask bool of that shape."""
+    distances = []
+    for num_samples, num_bands in SCALES:
+        if y.shape[1] < num_samples:
+            continue
+        a, b = (log_mel(signal, num_samples, num_bands, rate_hz) for signal in (y, x))
+        hop = num_samples // 4
+        present = mask[:, num_samples // 2 :: hop][:, : a.shape[1]].to(a.dtype).unsqueeze(-1)
+        present = torch.nn.functional.pad(present, (0, 0, 0, a.shape[1] - present.shape[1]))
+        cells = present.sum((1, 2)).clamp_min(1) * num_bands
+        distances.append(((a - b).abs() * present).sum((1, 2)) / cells)
+    return torch.stack(distances).mean(0) if distances else (y * 0).sum(1)
+
+
+def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float) -> Tensor:
+    """[B, num_samples] -> [B, num_frames, num_bands], in float32 with autocast off."""
+    with torch.autocast(signal.device.type, enabled=False):
+        window, filters = (part.to(signal.device) for part in mel_filters(num_samples, num_bands, rate_hz))
+        frames = signal.float().unfold(1, num_samples, num_samples // 4) * window
+        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+        return 0.5 * torch.log(power @ filters + MEL_FLOOR**2)
+
+
+@lru_cache
+def mel_filters(num_samples: int, num_bands: int, rate_hz: float) -> Sequence[Tensor]:
+    """Hann window [num_samples] and filters [num_samples // 2 + 1, num_bands] of power."""
+    window = torch.hann_window(num_samples)
+    filters = melscale_fbanks(num_samples // 2 + 1, 0.0, rate_hz / 2, num_bands, int(rate_hz), norm="slaney")
+    return window, filters
