@@ -1,13 +1,14 @@
 """Randomness without state: seeds and orders are functions of what they are for, so nothing of them is ever saved."""
 
 import hashlib
+import json
 
 import numpy as np
 
 
 def derive(*parts: int | str) -> int:
     """A seed in [0, 2^63) of these parts alone: a hash, equal on every machine, unlike Python's own."""
-    text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = json.dumps(parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
