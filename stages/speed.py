@@ -1,0 +1,88 @@
+"""Time encoding (audio -> stream bytes) and decoding (stream bytes -> audio) on one CPU thread.
+
+A real-time factor is processing seconds per audio second: 0.01 is 100 times real time. After a warm-up each round takes
+every excerpt once, encoding and decoding in turn; reported is the median of CPU time over excerpts and rounds with its
+95 % interval. Not byte-deterministic, so apart from everything that is hashed.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.media import audio, excerpts
+from stages.numerics import timing
+from stages.pipeline import artifacts, stage
+from stages.pipeline.params import Params
+from stages.training import coding, device, model_folder
+
+NUM_EXCERPTS, NUM_ROUNDS = 8, 5
+
+
+@dataclass(frozen=True)
+class Config:
+    sampling: Mapping[str, Any]
+    """The family's Sampling."""
+    entropy_coding: bool
+
+
+@dataclass(frozen=True)
+class Own:
+    """What speed reads of the section `sample` besides the family's Sampling."""
+
+    entropy_coding: bool = False
+
+
+def configure(tree: Params, key: str | None) -> stage.Needs | None:
+    experiment, chosen = tree.experiment(str(key)), coding.choose(tree, key)
+    if experiment is None or chosen is None:
+        return None
+    own = tree.shared("sample", Own, experiment.sample, where=f"experiments.{key}.sample")
+    return None if own is None else stage.Needs(Config(chosen.sampling, own.entropy_coding), chosen.plugins)
+
+
+def run(config: Config, references: Path, model: Path, out_json: Path) -> None:
+    loaded = model_folder.load(model, "cpu")
+    clips = excerpts.read_references(references)[:NUM_EXCERPTS]
+    found: dict[str, Any] = {"num_threads": 1, "audio_s": sum(clip.duration_s for clip in clips)}
+    if loaded.model.latent is not None:
+        with device.repeatable(num_threads=1):
+            found |= measure(loaded, clips, coding.sampling_of(loaded, config.sampling), config.entropy_coding)
+    artifacts.write_json(out_json, found)
+
+
+def measure(
+    loaded: model_folder.Loaded, clips: list[audio.Clip], sampling: Any, entropy_coding: bool
+) -> dict[str, float]:
+    factors: dict[str, list[float]] = {"encode_rtf": [], "decode_rtf": []}
+
+    def encode(clip: audio.Clip) -> bytes:
+        (data,) = coding.to_bytes(loaded, [loaded.representation.encode(clip)], [0], entropy_coding)
+        return data
+
+    def decode(data: bytes) -> None:
+        coding.decode(loaded, ["clip"], [coding.from_bytes(loaded, data, "clip")], sampling)
+
+    decode(encode(clips[0]))
+    for _ in range(NUM_ROUNDS):
+        for clip in clips:
+            data, seconds = timed(encode, clip)
+            factors["encode_rtf"].append(seconds / clip.duration_s)
+            _, seconds = timed(decode, data)
+            factors["decode_rtf"].append(seconds / clip.duration_s)
+    found = {}
+    for name, values in factors.items():
+        median = timing.median(values)
+        found |= {name: median.value, f"{name}_low": median.low, f"{name}_high": median.high}
+    return found
+
+
+def timed(function: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
+    start = time.process_time()
+    result = function(argument)
+    return result, time.process_time() - start
+
+
+if __name__ == "__main__":
+    stage.main(run)
