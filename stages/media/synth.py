@@ -1,0 +1,178 @@
+"""Scores become sound: General MIDI programs of one SoundFont, balanced by loudness, never clipped.
+
+Raw programs of a SoundFont differ by up to 80 dB, and the synthesizer's output is unclipped float. So every voice x_v
+is rendered alone and scaled to one level while it sounds, the voices are summed, the sum is brought to the stated
+loudness, and only then does it meet the 16-bit grid:
+
+    x = sum_v x_v / rms(x_v where it sounds),   y = min(10^((L - L(x)) / 20), ceiling / max |x|) x
+
+with L(x) the gated loudness of ITU-R BS.1770-4 (LUFS, https://www.itu.int/rec/R-REC-BS.1770). Where the peak would
+pass the ceiling the whole clip is turned down rather than squashed: a limiter would change the timbre.
+
+The SoundFont is TimGM6mb by Tim Brechbill (GPL-2), which pretty_midi installs; the synthesizer is symusic's.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.media.audio import Clip
+from stages.media.midi import Score, Voice
+
+if TYPE_CHECKING:
+    from symusic.core import Synthesizer
+
+PROGRAMS: tuple[int, ...] = (
+    *(0, 1, 4, 5, 6, 7),  # pianos, electric pianos, harpsichord, clavinet
+    *(11, 12),  # vibraphone, marimba
+    *(16, 17, 18, 19, 20, 21, 22),  # organs, accordion, harmonica
+    *(24, 25, 26, 27),  # guitars
+    *(40, 41, 42, 45, 46),  # violin, viola, cello, pizzicato, harp
+    *(48, 49, 50, 51, 52, 53, 54),  # string ensembles and voices
+    *(56, 57, 58, 59, 60, 61),  # brass
+    *(64, 65, 66, 67, 68, 69, 70, 71),  # saxophones and double reeds, clarinet
+    *(72, 73, 74, 75, 79),  # piccolo, flute, recorder, pan flute, ocarina
+    *(104, 105, 106, 107, 108),  # sitar, banjo, shamisen, koto, kalimba
+)
+"""General MIDI programs (counted from 0) with a pitch, sustained or plucked. Left out: sound effects (helicopter, sea,
+gunshot ...), percussion, basses and synthesizer pads, whose pitch or onset is hard to hear."""
+
+QUALITY = 4  # symusic's interpolation; 5 to 7 give silence
+TICKS_PER_S = 10_000
+TAIL_S = 1.0  # after the last note ends: the release of its sound
+CEILING = 0.98
+BLOCK_S = 0.1  # what is one moment when asking whether a voice sounds
+AUDIBLE = 1e-4  # a moment sounds within 40 dB of the voice's loudest
+SHORTEST_S = 0.4  # one gating block of BS.1770; shorter clips are measured with silence behind them
+
+
+def soundfont() -> Path:
+    """The SoundFont that pretty_midi installs."""
+    import pretty_midi
+
+    return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
+
+
+def name_of(program: int) -> str:
+    """General MIDI's name of a program."""
+    import pretty_midi
+
+    return pretty_midi.program_to_instrument_name(program)
+
+
+def draw(num_voices: int, seed: int, name: str, choices: Sequence[int] = PROGRAMS) -> tuple[int, ...]:
+    """A program per voice, no two alike while there are enough; a pure function of its arguments."""
+    key = int.from_bytes(hashlib.sha256(f"instruments {seed} {name}".encode()).digest()[:16])
+    generator = np.random.Generator(np.random.Philox(key=key))
+    rounds = -(-num_voices // len(choices))
+    drawn = [program for _ in range(rounds) for program in generator.permutation(np.array(choices)).tolist()]
+    return tuple(drawn[:num_voices])
+
+
+def per_voice(score: Score, programs: Sequence[int], rate_hz: int, loudness_lufs: float) -> Clip:
+    """Each voice with its program, all equally loud; drums stay drums. ValueError where it is silent."""
+    length = num_samples(score, rate_hz)
+    mix = np.zeros(length, dtype=np.float32)
+    for voice, program in zip(score.voices, programs, strict=True):
+        sound = sing(score, [(voice, program)], rate_hz, length)
+        level = sounding_rms(sound, rate_hz)
+        if level > 0:
+            mix += sound * np.float32(1 / level)
+    return Clip(score.id, level_to(mix, rate_hz, loudness_lufs), rate_hz)
+
+
+def as_written(score: Score, rate_hz: int, loudness_lufs: float) -> Clip:
+    """The score's own programs in the SoundFont's own balance. ValueError where it is silent."""
+    voices = [(voice, voice.program) for voice in score.voices]
+    mix = sing(score, voices, rate_hz, num_samples(score, rate_hz))
+    return Clip(score.id, level_to(mix, rate_hz, loudness_lufs), rate_hz)
+
+
+def num_samples(score: Score, rate_hz: int) -> int:
+    return round((score.duration_s + TAIL_S) * rate_hz)
+
+
+def sing(score: Score, voices: Sequence[tuple[Voice, int]], rate_hz: int, length: int) -> np.ndarray:
+    """The raw sound of voices with their programs, float32 [length].
+
+    The synthesizer stops when the last note ends, so a note beyond the end carries it through the tail.
+    """
+    import symusic
+
+    sheet = symusic.Score(TICKS_PER_S // 2)  # at the default 120 quarters a minute
+    for voice, program in voices:
+        track = symusic.Track(program=program, is_drum=voice.is_drum)
+        starts, ends = np.rint(seconds_held(score, voice) * TICKS_PER_S).astype(np.int64).T
+        lengths = np.maximum(ends - starts, 1)
+        for start, duration, pitch, velocity in zip(starts, lengths, *voice.notes[:, 2:].T, strict=True):
+            track.notes.append(symusic.Note(int(start), int(duration), int(pitch), int(velocity)))
+        sheet.tracks.append(track)
+    beyond = length * TICKS_PER_S // rate_hz + TICKS_PER_S
+    last = symusic.Track(program=0)
+    last.notes.append(symusic.Note(beyond, 1, 60, 1))
+    sheet.tracks.append(last)
+    sound = np.asarray(synthesizer(rate_hz).render(sheet, stereo=False), dtype=np.float32)[0, :length]
+    return np.ascontiguousarray(sound)
+
+
+def seconds_held(score: Score, voice: Voice) -> np.ndarray:
+    """Start and end of each note in seconds, float64 [num_notes, 2], the sustain pedal counted in.
+
+    The synthesizer knows no pedal: a note under it lasts until the pedal rises or its own key is struck again.
+    """
+    starts, ends = voice.notes[:, 0], voice.notes[:, 1].copy()
+    if len(voice.pedals):
+        ticks, is_down = voice.pedals[:, 0], voice.pedals[:, 1] >= 64
+        last = max(int(ends.max()), int(ticks[-1]))
+        ups = ticks[~is_down]
+        state = np.searchsorted(ticks, ends, side="right") - 1
+        held = (state >= 0) & is_down[state]
+        rises = np.append(ups, last)[np.searchsorted(ups, ends, side="right")]
+        ends = np.where(held, np.minimum(np.maximum(rises, ends), next_of_pitch(voice.notes, last)), ends)
+        ends = np.maximum(ends, voice.notes[:, 1])
+    return np.stack([score.seconds(starts), score.seconds(ends)], axis=1)
+
+
+def next_of_pitch(notes: np.ndarray, last: int) -> np.ndarray:
+    """The tick at which each note's pitch begins again, `last` where it does not; int64 [num_notes]."""
+    result = np.full(len(notes), last, dtype=np.int64)
+    order = np.lexsort((notes[:, 0], notes[:, 2]))
+    same = notes[order[1:], 2] == notes[order[:-1], 2]
+    result[order[:-1][same]] = notes[order[1:][same], 0]
+    return result
+
+
+@cache
+def synthesizer(rate_hz: int) -> "Synthesizer":
+    import symusic
+
+    return symusic.Synthesizer(sf_path=str(soundfont()), sample_rate=rate_hz, quality=QUALITY)
+
+
+def sounding_rms(samples: np.ndarray, rate_hz: int) -> float:
+    """Root mean square over the moments in which the voice sounds; 0 for silence."""
+    block = round(BLOCK_S * rate_hz)
+    whole = np.pad(samples, (0, -len(samples) % block)).reshape(-1, block)
+    power = np.einsum("bi,bi->b", whole, whole, dtype=np.float64) / block
+    return float(np.sqrt(power[power >= AUDIBLE * power.max()].mean()))
+
+
+def loudness(samples: np.ndarray, rate_hz: int) -> float:
+    """Gated loudness of mono sound in LUFS; -inf or NaN where every block is silent."""
+    import torch
+    from torchaudio.functional import loudness as bs1770
+
+    missing = max(0, int(np.ceil(SHORTEST_S * rate_hz)) - len(samples))
+    return float(bs1770(torch.from_numpy(np.pad(samples, (0, missing)))[None], rate_hz))
+
+
+def level_to(samples: np.ndarray, rate_hz: int, loudness_lufs: float) -> np.ndarray:
+    """The samples at the stated loudness, or as near as the ceiling allows. ValueError where they are silent."""
+    level, peak = loudness(samples, rate_hz), float(np.abs(samples).max(initial=0.0))
+    if not np.isfinite(level) or peak == 0.0:
+        raise ValueError(f"silent: its loudness is {level} LUFS")
+    return samples * np.float32(min(10 ** ((loudness_lufs - level) / 20), CEILING / peak))
