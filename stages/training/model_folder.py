@@ -2,7 +2,7 @@
 
     models/<experiment>/  model.safetensors  statistics.safetensors  representation/  log.jsonl  README.md  model.json
 
-model.json holds the config and the sha256 of every other file; `load` checks each before it uses any.
+model.json holds the config, the sha256 of every other file and a digest of itself; `load` checks all of them first.
 """
 
 import math
@@ -65,7 +65,8 @@ def save(
     artifacts.write_bytes(folder / "README.md", card(content).encode())
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in files}
-    artifacts.write_json(folder / "model.json", content | {"sha256": hashes})
+    content["sha256"] = hashes
+    artifacts.write_json(folder / "model.json", content | {"digest": artifacts.digest(content)})
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
@@ -74,6 +75,8 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     if not index.is_file():
         raise artifacts.Damaged(f"{index} is missing; {remedy(folder.name)}")
     facts = artifacts.read_json(index)
+    if facts.pop("digest", None) != artifacts.digest(facts):
+        raise artifacts.Damaged(f"{index} is damaged: its content is not that of its digest; {remedy(folder.name)}")
     for name, expected in facts["sha256"].items():
         artifacts.check(folder / name, expected, remedy(facts["name"]))
     representation = plugins.load("representations", facts["representation"]).load(folder / "representation")

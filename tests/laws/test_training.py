@@ -83,6 +83,15 @@ class TestOrder:
         assert torch.equal(made.batch(9).seeds, later.seeds) and made.batch(9).ids == later.ids
         assert len(set(made.batch(9).seeds.tolist()) | set(made.batch(8).seeds.tolist())) == 8
 
+    def test_a_crop_is_drawn_from_the_seed_that_the_batch_carries(self):
+        data = fakes.case("energy").dataset()
+        by_id = {code.id: code for code in data.codes}
+        for step in range(4):
+            batch = loader.Loader(data, 4, 7, 0).batch(step)
+            for row, name in enumerate(batch.ids):
+                expected = data.view(by_id[name], 7, int(batch.seeds[row])).data
+                assert np.array_equal(batch.data.value[row, : len(expected)], expected)
+
     def test_reading_ahead_keeps_the_order_and_raises_at_its_step(self):
         def make(step):
             if step == 5:
