@@ -1,0 +1,317 @@
+"""Improved mean flow: the autoencoder's guess, and in one step a sample of what the guess leaves open.
+
+    y = D(q) as in the autoencoder;   x = (data / s - y) / w,   w = exp(W(features of q)) its expected size
+    z_t = (1 - t) x + t e,   u = U(z_t, r, t | features) the average velocity from r to t
+    L = |u + (t - r) sg[du/dt] - (e - x)|^2      du/dt = JVP of u along (v, 0, 1), v = sg[u(z_t, t, t)]
+    sample = s (y + w (temperature e - u(temperature e, 0, 1)))
+
+The autoencoder learns exactly as alone; the flow adds what squared errors wash out, chiefly faint high bands. In 10 %
+of the clips the condition is dropped: no features, y = 0, w the data's own size; so the flow also generates from noise
+alone. `gate` passes a share of z to u that depends on time: what is best where the residual is Gaussian.
+
+Improved Mean Flows, Geng et al., 2025, https://arxiv.org/abs/2512.02012; Mean Flows for One-step Generative Modeling,
+Geng et al., 2025, https://arxiv.org/abs/2505.13447.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stages.networks.bottleneck import Bottleneck, Coding, Decoder, Encoder, given_latent
+from stages.networks.standardise import Standardise
+from stages.numerics import jvp, paths, times
+from stages.pipeline import plugins
+from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
+from stages.protocols.network import Network
+from stages.protocols.spec import Field, Spec, Statistics
+from stages.training import losses
+
+NOISE, TIMES, DROP = 1, 2, 4
+"""Purposes of a clip's random streams (times takes two)."""
+MODULATION_WIDTH = 128
+LOG_SIZE_RANGE = 7.0
+"""The expected size of a residual stays within e^+-7 of standardised data."""
+
+
+@dataclass(frozen=True)
+class ImprovedMeanFlowConfig:
+    network: str
+    latent_dim: int
+    """Per frame, before the quantiser; the bitrate does not depend on it."""
+    width: int
+    depth: int
+    """Blocks on each side of the bottleneck."""
+    dropout: float = 0.0
+    quantiser: Literal["rvq", "fsq", "none"] = "rvq"
+    num_codebooks: int = 8
+    codebook_size: int = 1024
+    frames_per_code: int = 1
+    """Latents that are quantised together; the codes come at the data's rate divided by this."""
+    code_dim: int = 64
+    """Width of what the quantiser sees."""
+    beam_size: int = 8
+    """rvq: prefixes kept while compressing."""
+    quantiser_start: float = 0.2
+    """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
+    compand_power: float = 0.35
+    mel_weight: float = 0.1
+    commitment_weight: float = 0.25
+    flow_width: int = 128
+    flow_depth: int = 3
+    flow_start: float = 0.5
+    """Share of the training before the flow begins."""
+    encoder: Literal["joint", "frozen"] = "joint"
+    """frozen: from flow_start on, encoder, quantiser and direct decoder stop and the flow alone learns; joint: they
+    go on, the flow beside them. Either way the flow's gradient ends at the features."""
+    condition_drop: float = 0.1
+    fraction_equal: float = 0.5
+    """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
+
+    def __post_init__(self) -> None:
+        names = ("latent_dim", "width", "depth", "num_codebooks", "frames_per_code", "code_dim", "beam_size")
+        names += ("flow_width", "flow_depth")
+        problems = [f"{name} = {getattr(self, name)}: expected at least 1" for name in names if getattr(self, name) < 1]
+        shares = ("quantiser_start", "flow_start", "condition_drop", "fraction_equal")
+        problems += [
+            f"{name} = {getattr(self, name)}: expected 0 to 1" for name in shares if not 0 <= getattr(self, name) <= 1
+        ]
+        if self.codebook_size < 2:
+            problems.append(f"codebook_size = {self.codebook_size}: expected at least 2")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the latent says: the direct prediction, and what the flow needs to know."""
+
+    mean: Tensor  # y, standardised [B, T, F]; 0 where the condition is dropped
+    size: Tensor  # w [B, T, F]
+    features: Tensor  # [B, T, width]
+
+
+class AverageVelocity(nn.Module):
+    """u(z, r, t | features): a network on z and the features, modulated by t and t - r, and a gated share of z."""
+
+    def __init__(self, frame: int, features: int, width: int, network: Network) -> None:
+        super().__init__()
+        self.enter = nn.Linear(frame, width)
+        self.condition = nn.Linear(features, width)
+        self.embed = nn.Sequential(nn.Linear(MODULATION_WIDTH, MODULATION_WIDTH), nn.SiLU())
+        self.network = network
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, frame)
+        self.gate = nn.Linear(MODULATION_WIDTH, frame)
+        with torch.no_grad():
+            self.leave.weight.mul_(0.1)
+
+    def forward(self, z: Tensor, r: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        modulation = self.embed(torch.cat([embedding(t), embedding(t - r)], dim=-1).to(z.dtype))
+        hidden = self.network(self.enter(z) + self.condition(features), modulation, mask)
+        gated = self.gate(modulation).unsqueeze(1) * z
+        return (self.leave(self.norm(hidden)) + gated).to(z.dtype) * mask.unsqueeze(-1)
+
+
+def embedding(t: Tensor) -> Tensor:
+    """Times [B] -> smooth features [B, MODULATION_WIDTH / 2] with periods from 4 down to 1/8."""
+    octaves = torch.arange(MODULATION_WIDTH // 4, device=t.device, dtype=t.dtype) * (5.0 / (MODULATION_WIDTH // 4))
+    angle = t.unsqueeze(-1) * (2 * math.pi / 4) * 2**octaves
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class ImprovedMeanFlow(GenerativeModel):
+    Config = ImprovedMeanFlowConfig
+
+    @dataclass(frozen=True)
+    class Sampling:
+        """How residuals are drawn."""
+
+        num_steps: int = 1
+        """Jumps from noise to data, one network call each."""
+        temperature: float = 1.0
+        """Standard deviation of the noise a sample starts from, when decoding; new clips start from 1."""
+
+        def __post_init__(self) -> None:
+            if self.num_steps < 1 or self.temperature < 0:
+                raise ValueError(f"{self}: expected num_steps at least 1 and temperature at least 0")
+
+    needs = frozenset()
+
+    def __init__(
+        self, config: ImprovedMeanFlowConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
+    ) -> None:
+        super().__init__(config, spec, statistics, signal)
+        if len(spec.data.frame) != 1 or spec.data.num_classes is not None:
+            raise ValueError(f"improved_mean_flow codes frames of real numbers, this representation has {spec.data}")
+        self.config, self.signal, (frame,) = config, signal, spec.data.frame
+        rate = spec.data.rate_hz
+        self.sample_rate_hz = None if rate is None or spec.clip != "audio" else rate * frame
+        network = plugins.load("networks", config.network)
+        size = (config.width, config.depth, config.dropout, None)
+        self.standardise = Standardise(statistics, config.compand_power)
+        self.encoder = Encoder(frame, config.width, config.latent_dim, network(*size))
+        self.bottleneck = Bottleneck(
+            Coding(
+                config.latent_dim,
+                config.frames_per_code,
+                config.code_dim,
+                config.quantiser,
+                config.num_codebooks,
+                config.codebook_size,
+                config.beam_size,
+            )
+        )
+        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
+        self.log_size = nn.Linear(config.width, frame)
+        self.nothing = nn.Parameter(torch.zeros(config.width))
+        flow = network(config.flow_width, config.flow_depth, config.dropout, MODULATION_WIDTH)
+        self.flow = AverageVelocity(frame, config.width, config.flow_width, flow)
+        self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())  # pyright: ignore
+        self.latent = Field((config.latent_dim,), rate_hz=rate)
+        codes = self.bottleneck.codes
+        self.codes = codes and replace(codes, rate_hz=rate and rate / config.frames_per_code)
+        self.flowing, self.guessing = True, True
+
+    def begin_step(self, step: int, num_steps: int) -> None:
+        if step >= int(self.config.quantiser_start * num_steps):
+            self.bottleneck.start()
+        self.flowing = step >= int(self.config.flow_start * num_steps)
+        self.guessing = not (self.flowing and self.config.encoder == "frozen")
+        for part in (self.encoder, self.bottleneck, self.decoder):
+            part.requires_grad_(self.guessing)
+        for part in (self.log_size, self.flow):
+            part.requires_grad_(self.flowing)
+        self.nothing.requires_grad_(self.flowing)
+
+    def loss(self, batch: Batch, player: str, step: int) -> Loss:
+        """The autoencoder's loss and the flow's, each from when the schedule says."""
+        x, mask = batch.data.value, batch.data.mask
+        self.bottleneck.train(self.training and self.guessing)  # frozen: the codebooks rest too
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
+            narrowed = self.bottleneck(self.encoder(self.standardise(x), mask), mask)
+            features = self.decoder.features(narrowed.value, mask)
+            y = self.decoder(features, mask)
+            distortion = losses.distortion(self.standardise.inverse(y), x, self.power_per_step)
+            mel = self.mel_distance(self.standardise.inverse(y), batch.data)
+        total = distortion.loss + self.config.mel_weight * mel + self.config.commitment_weight * narrowed.commitment
+        terms = {"noise_to_signal_db": distortion.noise_to_signal_db, "mel_distance": mel.detach()}
+        terms |= {"commitment": narrowed.commitment.detach(), **narrowed.terms}
+        if self.flowing or not self.training:
+            flow, flow_terms = self.flow_loss(batch, self.standardise(x) - y.detach(), features.detach())
+            total, terms = (total if self.guessing else total.detach()) + flow, {**terms, **flow_terms}
+        return Loss(total, terms, criterion="noise_to_signal_db")
+
+    def flow_loss(self, batch: Batch, residual: Tensor, features: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The adaptively weighted error of the velocity, and how well the residual's size is known; [B] and terms."""
+        mask, seeds = batch.data.mask, batch.seeds
+        device, present = residual.device, mask.unsqueeze(-1)
+        cells = (present.expand_as(residual)).flatten(1).sum(1).clamp_min(1)
+        log_size = self.expected_log_size(features)
+        surprise = ((log_size + (-log_size).exp() * residual.abs()) * present).flatten(1).sum(1) / cells
+        dropped = (times.uniform(seeds, DROP) < self.config.condition_drop).to(device)
+        alone = self.without_condition(features)
+        drop = dropped.reshape(-1, 1, 1)
+        features = torch.where(drop, alone.features, features)
+        whole = self.standardise(batch.data.value)
+        x = torch.where(drop, whole / alone.size, residual / log_size.detach().exp()) * present
+        e = times.normal(seeds, tuple(x.shape[1:]), NOISE).to(device) * present
+        pairs = times.logit_normal_pairs(seeds, self.config.fraction_equal, TIMES)
+        r, t = pairs.r.to(device), pairs.t.to(device)
+        z, target = paths.point(x, e, t), paths.velocity(x, e, t)
+        implied = jvp.instantaneous(self.flow(z, r, t, features, mask), self.rate(z, r, t, features, mask), r, t)
+        error = (implied - target).square().flatten(1).sum(1)
+        raw = (error / cells).detach()
+        nowhere = torch.full_like(raw, math.nan)
+        terms = {
+            "flow_error_r_equals_t": torch.where(r == t, raw, nowhere),
+            "flow_error_r_before_t": torch.where(r == t, nowhere, raw),
+            "residual_surprise_nats": surprise.detach(),
+        }
+        return jvp.adaptive(error) + surprise, terms
+
+    @torch.no_grad()
+    def rate(self, z: Tensor, r: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        """du/dt along the flow's own velocity, [B, T, F]; computed for the clips with r < t, 0 elsewhere."""
+        rows = (r < t).nonzero()[:, 0]
+        rate = torch.zeros_like(z)
+        if len(rows):
+            z, r, t, features, mask = z[rows], r[rows], t[rows], features[rows], mask[rows]
+            v = self.flow(z, t, t, features, mask)
+
+            def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+                return self.flow(z, r, t, features.float(), mask)
+
+            rate[rows] = jvp.along_path(u, z, r, t, v).rate
+        return rate
+
+    def mel_distance(self, y: Tensor, data: Masked) -> Tensor:
+        """Between what y and the data sound like, [B]; 0 where the data are not audio."""
+        if self.sample_rate_hz is None:
+            return y.new_zeros(len(y))
+        with torch.no_grad():
+            target = self.signal(data)
+        sound = self.signal(Masked(y, data.mask))
+        return losses.mel_distance(sound.value, target.value, target.mask, self.sample_rate_hz)
+
+    def expected_log_size(self, features: Tensor) -> Tensor:
+        """Ln of the residual's expected absolute value, [B, T, F]."""
+        return self.log_size(features).float().clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
+
+    def without_condition(self, like: Tensor) -> Guess:
+        """Nothing is known, for as many clips and steps as `like` [B, T, width] has."""
+        shape = (*like.shape[:2], len(self.standardise.std))
+        size = self.standardise.std.expand(shape)
+        return Guess(torch.zeros(shape, device=like.device), size, self.nothing.to(like.dtype).expand_as(like))
+
+    def guess(self, request: Request, mask: Tensor) -> Guess:
+        """What the request's latent says, or nothing for clips without one."""
+        empty = self.without_condition(mask.unsqueeze(-1).float().expand(-1, -1, self.config.width))
+        latent = request.conditions.get("latent")
+        if latent is None or not latent.mask.any():
+            return empty
+        given = given_latent(request, self.config.latent_dim)
+        features = self.decoder.features(given.value, given.mask)
+        known = latent.mask.any(1).reshape(-1, 1, 1)
+        return Guess(
+            torch.where(known, self.decoder(features, given.mask), empty.mean),
+            torch.where(known, self.expected_log_size(features).exp(), empty.size),
+            torch.where(known, features, empty.features),
+        )
+
+    def generate(self, request: Request, sampling: Sampling) -> Masked:
+        device = self.nothing.device
+        steps = request.num_steps.to(device)
+        mask = torch.arange(int(steps.max()) if len(steps) else 0, device=device) < steps.unsqueeze(1)
+        guess, present = self.guess(request, mask), mask.unsqueeze(-1)
+        latent = request.conditions.get("latent")
+        known = torch.zeros(len(steps), dtype=torch.bool) if latent is None else latent.mask.any(1)
+        temperature = torch.where(known.to(device), sampling.temperature, 1.0).reshape(-1, 1, 1)
+        e = times.normal(request.seeds, tuple(guess.mean.shape[1:]), NOISE).to(device) * present * temperature
+
+        def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+            return self.flow(z, r, t, guess.features, mask)
+
+        residual = paths.follow(u, e, sampling.num_steps)
+        return Masked(self.standardise.inverse((guess.mean + guess.size * residual) * present), mask)
+
+    def num_function_evaluations(self, sampling: Sampling) -> int:
+        return sampling.num_steps
+
+    def encode(self, batch: Batch) -> Masked:
+        mask = batch.data.mask
+        return Masked(self.encoder(self.standardise(batch.data.value), mask), mask)
+
+    def quantise(self, z: Masked) -> Masked:
+        if self.codes is None:
+            return super().quantise(z)
+        return Masked(self.bottleneck.quantise(z.value, z.mask), self.bottleneck.stack_mask(z.mask))
+
+    def dequantise(self, codes: Masked) -> Masked:
+        if self.codes is None:
+            return super().dequantise(codes)
+        value = self.bottleneck.dequantise(codes.value, codes.mask)
+        return Masked(value, codes.mask.repeat_interleave(self.config.frames_per_code, dim=1))
