@@ -2,8 +2,8 @@
 
 The transform is orthonormal (numerics/mdct.py), so squared errors of frames are squared errors of samples. Frames are
 kept as float16: rounding is relative to each coefficient, 2^-11 at worst, which leaves at least 65 dB of signal to
-noise for any clip above -100 dB of full scale, beyond the 16-bit audio that they come from in all but its quietest
-bins. Louder than any 16-bit clip can be (sqrt(2 N) of full scale) is far below float16's 65504.
+noise for any clip that is louder than one step of 16-bit audio (-90 dB of full scale). The loudest coefficient that a
+clip can have (sqrt(2 N) of full scale) is far below float16's 65504.
 """
 
 from collections.abc import Iterable, Mapping
