@@ -11,6 +11,7 @@ free was killed, and the next client says so.
 
 import contextlib
 import fcntl
+import logging
 import os
 import queue
 import socket
@@ -98,6 +99,7 @@ def connect() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
     with guarded(), locked(root() / ".work" / "mlflow.lock"):
         client = MlflowClient(tracking_uri=uri)
