@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stages.pipeline import artifacts, plugins, shards, stage, tracking
+from stages.pipeline import artifacts, checkpoints, plugins, shards, stage, tracking
 from stages.pipeline.params import Experiment, Params, parse, plain
 from stages.pipeline.stage import Needs
 from stages.training import device, loop, model_folder
@@ -73,27 +73,24 @@ def model_config(params: Params, key: str, experiment: Experiment) -> Any | None
 def run(config: Config, cache: Path, model: Path, work: Path) -> None:
     """Train, going on from `work` where an earlier run was cut off, and write the model folder."""
     representation = plugins.load("representations", config.representation).load(cache / "representation")
-    statistics = shards.load_statistics(cache / "statistics.safetensors")
-    family = plugins.load("families", config.family)
-    with device.repeatable(config.train.num_threads):
+    spec, statistics = representation.spec, shards.load_statistics(cache / "statistics.safetensors")
+    train, valid = (
+        Dataset(shards.Shards(cache / split, spec.version), spec, representation.view) for split in ("train", "valid")
+    )
+    with checkpoints.alone(work), device.repeatable(config.train.num_threads):
         torch.manual_seed(config.train.seed)  # the initial weights
-        network = family(
-            parse(family.Config, config.model, where="model"), representation.spec, statistics, representation.signal
-        ).to(device.best())
-        train, valid = (
-            Dataset(shards.Shards(cache / split, representation.spec.version), representation.spec, representation.view)
-            for split in ("train", "valid")
-        )
+        family = plugins.load("families", config.family)
+        settings = parse(family.Config, config.model, where="model")
+        network = family(settings, spec, statistics, representation.signal).to(device.best())
         with tracking.live(config.name, plain(config), work) as listen:
             best = loop.fit(network, train, valid, config.train, work, listen)
-    with artifacts.new_folder(model) as draft:
-        shutil.copyfile(work / loop.LOG, draft / loop.LOG)
-        facts = model_folder.Facts(
-            config.name, config.family, config.representation, plain(config.train) | {"selected": plain(best)}
-        )
-        model_folder.save(draft, network, representation, statistics, facts)
-    shutil.rmtree(work)
-    print(f"{model}: {sum(p.numel() for p in network.parameters()):,} parameters, {best}", file=sys.stderr)
+        with artifacts.new_folder(model) as draft:
+            shutil.copyfile(work / loop.LOG, draft / loop.LOG)
+            training = plain(config.train) | {"selected": plain(best)}
+            facts = model_folder.Facts(config.name, config.family, config.representation, training)
+            model_folder.save(draft, network, representation, statistics, facts)
+        shutil.rmtree(work)
+    print(f"{model}: {best}", file=sys.stderr)
 
 
 if __name__ == "__main__":

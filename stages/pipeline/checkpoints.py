@@ -4,9 +4,11 @@ A checkpoint is a folder step_<k> of tensors.safetensors, facts.json and index.j
 appears by one rename; a flipped bit or a missing file makes it damaged, and then the previous one serves.
 """
 
+import fcntl
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,20 @@ class Checkpoint:
     """On the CPU."""
     facts: Any
     """JSON data."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Inside, no other process is inside for the same folder: queued experiments may share a training. Others wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process works in {folder}; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        yield
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

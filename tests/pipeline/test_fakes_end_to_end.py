@@ -1,5 +1,6 @@
 """Fakes of every kind through the real stages: train, and compress and sample where clips are audio."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -112,3 +113,13 @@ def test_train_goes_on_from_its_work_folder(tmp_path, monkeypatch):
     config = replace(config, train=replace(CONFIG, checkpoint_every=2))
     train.run(config, tmp_path / "cut/cache", tmp_path / "cut/model", tmp_path / "cut/work")
     assert contents(tmp_path / "cut/model") == whole
+
+
+def test_two_experiments_that_share_a_training_do_not_disturb_each_other(tmp_path):
+    """`dvc queue` may start two whose train stages are equal, and with them their work folder."""
+    cache = fakes.cache(tmp_path / "cache", "energy")
+    config = train.Config("fake_energy", "frames", "energy", fakes.plain("energy"), replace(CONFIG, num_steps=40))
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(train.run, config, cache, tmp_path / name, tmp_path / "work") for name in "abc"]
+        assert [run.result() for run in runs] == [None] * 3
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
