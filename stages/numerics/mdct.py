@@ -115,7 +115,7 @@ def mdct_torch(x: "Tensor", window: "Tensor") -> "Tensor":
 def imdct_torch(frames: "Tensor", window: "Tensor") -> "Tensor":
     """The inverse of `mdct_torch`, differentiable: [..., T, N] -> [..., T N].
 
-    A product with the N x N matrix: for the N of codecs faster than an FFT on the GPU, and as fast on the CPU.
+    A product with the N x N matrix: at N = 320 it takes a CPU about as long as torch.stft of the same samples.
     """
     import torch
 

@@ -87,7 +87,8 @@ class Mdct(Representation):
             frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
             window = torch.from_numpy(self.window).to(frames.device, frames.dtype)
             samples = mdct.imdct_torch(frames * data.mask.unsqueeze(-1), window)
-        return Masked(samples, data.mask.repeat_interleave(self.config.num_bins, dim=1))
+        mask = data.mask.repeat_interleave(self.config.num_bins, dim=1)
+        return Masked(samples * mask, mask)
 
     def grammar(self, rules: Mapping[str, Any]) -> "Grammar | None":
         return None

@@ -201,6 +201,7 @@ def test_signal_is_silent_beyond_a_clips_end(name):
     mask[1, 4:] = False
     heard = representation.signal(Masked(data * mask[..., None], mask))
     assert heard.mask.sum(1).tolist() == [9 * hop(representation), 4 * hop(representation)]
+    assert (heard.value[~heard.mask] == 0).all() and heard.value[heard.mask].abs().min() > 0
     changed = data.clone()
     changed[1, 4:] = 77.0  # what is masked must not matter
     np.testing.assert_array_equal(representation.signal(Masked(changed, mask)).value, heard.value)
