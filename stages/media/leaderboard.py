@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 RATE = "bitrate_kbps"
+UNCODED = "original"
+"""The baseline that is the clip itself: its rate is that of samples, and it is no codec."""
 RATE_MARGIN = 1.15
 """Codecs may spend this much more than the most expensive experiment and still be compared with it."""
 SUFFIXES = ("_low", "_high", "_num", "_failures")
@@ -176,13 +178,14 @@ def systems(
     speeds: Mapping[str, Mapping[str, Any]],
     baselines: Mapping[str, Mapping[str, Any]],
 ) -> list[System]:
-    """Experiments in their order, then codecs by name and rate, then what sends no bytes."""
+    """Experiments in their order, then codecs by name and rate, then floors, ceilings and calibration."""
     found = [
         System(name, "experiment", {**metrics, **speeds[name]}, number)
         for number, (name, metrics) in enumerate(experiments.items())
     ]
-    codecs = [System(name, "codec", metrics, 0) for name, metrics in baselines.items() if RATE in metrics]
-    others = [System(name, "reference", metrics, 0) for name, metrics in baselines.items() if RATE not in metrics]
+    coded = {name for name, metrics in baselines.items() if RATE in metrics and name != UNCODED}
+    codecs = [System(name, "codec", baselines[name], 0) for name in coded]
+    others = [System(name, "reference", metrics, 0) for name, metrics in baselines.items() if name not in coded]
     codecs.sort(key=lambda item: (stem(item.name), item.metrics[RATE]))
     return found + codecs + sorted(others, key=lambda item: item.name)
 
@@ -210,11 +213,16 @@ def best_value(found: Sequence[System], column: Column) -> float | None:
     values = [
         system.metrics[column.key]
         for system in found
-        if column.key in system.metrics and RATE in system.metrics and system.metrics[RATE] <= limit
+        if competes(system) and column.key in system.metrics and system.metrics[RATE] <= limit
     ]
     if not column.better or len(values) < 2:
         return None
     return max(values) if column.better == "higher" else min(values)
+
+
+def competes(system: System) -> bool:
+    """It sends bytes, and not the samples themselves."""
+    return system.kind != "reference" and RATE in system.metrics
 
 
 def rate_limit(found: Iterable[System]) -> float:
@@ -240,8 +248,8 @@ def cell(system: System, column: Column, best: float | None) -> Cell:
         below.append(f"n={num}")
     title += [f"{num} clips"] if num else []
     title += [f"failed: {reasons}"] if reasons else []
-    competes = RATE in metrics and best is not None and value == best
-    return Cell(number(value, column), value, " ".join(below), "; ".join(title), competes)
+    marked = competes(system) and best is not None and value == best
+    return Cell(number(value, column), value, " ".join(below), "; ".join(title), marked)
 
 
 def most_clips(metrics: Mapping[str, Any]) -> int:

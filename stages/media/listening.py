@@ -70,7 +70,7 @@ def chosen(found: Sequence[System]) -> dict[str, str]:
                 target = sum(targets) / len(targets)
                 name = min(able, key=lambda system: (abs(system.metrics[key] - target), system.name)).name  # noqa: B023
                 names[name] = f"{names[name]} and SI-SDR" if name in names else reason
-    return names | {system.name: "no bitstream" for system in found if system.name == "mel_griffin_lim"}
+    return names | {system.name: "no codec" for system in found if system.name == "mel_griffin_lim"}
 
 
 def group(name: str, sources: Sequence[Source], assets: Path, folder: str, target_lufs: float | None = None) -> Group:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.media.leaderboard import COLUMNS, RATE, Column, System, number, stem
+from stages.media.leaderboard import COLUMNS, RATE, Column, System, competes, number, stem
 
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 24
 LARGE, SMALL = (380, 290), (270, 170)
@@ -81,7 +81,7 @@ class Panel:
 def rate_distortion(found: Sequence[System]) -> list[Panel]:
     """Quality against bitrate, one panel per measure that at least two systems with a rate have."""
     columns = {column.key: column for column in COLUMNS}
-    rated = [system for system in found if RATE in system.metrics]
+    rated = [system for system in found if competes(system)]
     able = {key: [system for system in rated if key in system.metrics] for key in RATE_DISTORTION}
     return [_rate_panel(systems, columns[key]) for key, systems in able.items() if len(systems) > 1]
 
