@@ -5,7 +5,7 @@ Experiments come from params.yaml, never from a glob: folders of removed ones st
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def read(folder: Path) -> Result:
 def show(system: System, result: Result, assets: Path) -> page.Experiment:
     sources = [listening.Source(clip["id"], result.folder / clip["path"]) for clip in result.manifest["new"]]
     new = listening.group(system.name, sources, assets, f"new/{system.name}", listening.NEW_LUFS)
-    return page.Experiment(system, tuple(plots.training(result.training, system.colour)), new)
+    drawn = listening.figures("new", {system.name: result.folder}, assets, f"new/{system.name}")
+    return page.Experiment(system, tuple(plots.training(result.training, system.colour)), replace(new, figures=drawn))
 
 
 def listen(
@@ -97,6 +98,7 @@ def listen(
             originals.setdefault(clip["id"], result.folder / clip["original"])
             made.setdefault(clip["id"], {})[name] = result.folder / clip["reconstruction"]
     notes = listening.chosen(systems)
+    folders = {name: result.folder for name, result in results.items()}
     for clip, original in originals.items():
         coded = {name: baselines / "audio" / name / f"{clip}.flac" for name in notes}
         versions = made[clip] | {name: path for name, path in coded.items() if path.is_file()}
@@ -104,7 +106,8 @@ def listen(
             listening.Source(name, path, notes.get(name, ""), listening.scores(scores.get(name, {}), clip))
             for name, path in versions.items()
         ]
-        yield listening.group(clip, sources, assets, f"clips/{clip}")
+        drawn = listening.figures(clip, folders, assets, f"clips/{clip}")
+        yield replace(listening.group(clip, sources, assets, f"clips/{clip}"), figures=drawn)
 
 
 if __name__ == "__main__":

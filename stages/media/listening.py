@@ -55,6 +55,8 @@ class Group:
 
     id: str
     takes: tuple[Take, ...]
+    figures: tuple[str, ...] = ()
+    """Larger pictures with axes."""
 
 
 def chosen(found: Sequence[System]) -> dict[str, str]:
@@ -94,6 +96,18 @@ def group(name: str, sources: Sequence[Source], assets: Path, folder: str, targe
             Take(source.system, f"{place}.flac", f"{place}.png", clip.duration_s, gain, source.note, source.scores)
         )
     return Group(name, tuple(takes))
+
+
+def figures(name: str, folders: Mapping[str, Path], assets: Path, folder: str) -> tuple[str, ...]:
+    """Copy the figure of that name, where evaluate has drawn one, from each experiment's folder."""
+    found = []
+    for system, path in ((system, path / f"figures/{name}.png") for system, path in folders.items()):
+        if path.is_file():
+            place = f"{folder}/{system}-figure.png"
+            (assets / folder).mkdir(parents=True, exist_ok=True)
+            (assets / place).write_bytes(path.read_bytes())
+            found.append(place)
+    return tuple(found)
 
 
 def matched(clips: Sequence[audio.Clip], levels_lufs: Sequence[float], target_lufs: float) -> list[float]:

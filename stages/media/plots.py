@@ -18,6 +18,7 @@ PADDING = 0.04
 MAX_POINTS = 80
 """Of one curve; more are averaged in bins, with their range drawn behind."""
 NOT_TERMS = frozenset({"step", "split", "player"})
+LAST = ("learning_rate", "gradient_norm")
 RATE_DISTORTION = ("si_sdr_db", "pesq_wb_gapped", "mel_distance")
 
 
@@ -132,7 +133,7 @@ def training(rows: Sequence[Mapping[str, Any]], colour: int) -> list[Panel]:
             if key not in NOT_TERMS and isinstance(value, int | float):
                 name = f"{row['player']}: {key}" if len(players) > 1 else key
                 curves.setdefault(name, {}).setdefault(row["split"], []).append((row["step"], value))
-    names = sorted(curves, key=lambda name: (name.endswith(("learning_rate", "gradient_norm")), name))
+    names = sorted(curves, key=lambda name: (not name.endswith("loss"), name.endswith(LAST), name))
     return [_training_panel(name, curves[name], colour) for name in names]
 
 
