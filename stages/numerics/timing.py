@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,8 @@ class Median:
 
 def median(values: Sequence[float], level: float = 0.95) -> Median:
     """Median of the values; the whole range is the interval where they are too few."""
+    from scipy.stats import binom  # seconds to import
+
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     below = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)) - 1, 0)
     return Median(float(np.median(ordered)), float(ordered[below]), float(ordered[-1 - below]))

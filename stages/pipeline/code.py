@@ -10,7 +10,8 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,20 @@ def closure(root: Path, starts: list[str]) -> list[str]:
     return sorted(found)
 
 
-def imports(file: Path) -> Iterator[str]:
+def imports(file: Path) -> tuple[str, ...]:
     """Dotted names a file imports, wherever the statement stands."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    return _imports(file.read_bytes())
+
+
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def modules(root: Path, name: str) -> list[str]:
@@ -68,9 +76,12 @@ def modules(root: Path, name: str) -> list[str]:
 def fingerprint(file: Path) -> str:
     """A short hash of what a file means; the bytes themselves where it is not Python."""
     data = file.read_bytes()
-    if file.suffix == ".py":
-        data = json.dumps(meaning(ast.parse(data))).encode()
-    return hashlib.sha256(data).hexdigest()[:16]
+    return _of_python(data) if file.suffix == ".py" else hashlib.sha256(data).hexdigest()[:16]
+
+
+@cache
+def _of_python(source: bytes) -> str:
+    return hashlib.sha256(json.dumps(meaning(ast.parse(source))).encode()).hexdigest()[:16]
 
 
 def meaning(node: Any) -> Any:
@@ -98,7 +109,7 @@ def versions(root: Path, files: list[str]) -> dict[str, str]:
     pins = {}
     for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text()):
         pins[canonical(name)] = version
-    distributions = importlib.metadata.packages_distributions()
+    distributions = _distributions()
     tops = {name.split(".")[0] for path in files if path.endswith(".py") for name in imports(root / path)}
     found = {}
     for top in sorted(tops - SILENT - {"stages"} - set(sys.stdlib_module_names)):
@@ -109,6 +120,11 @@ def versions(root: Path, files: list[str]) -> dict[str, str]:
             )
         found[name] = pins[name]
     return found
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def canonical(name: str) -> str:
