@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.media import synth
+from stages.media.audio import Clip, resample
 from stages.media.midi import Score, Voice
 
 PROGRAMS = tuple(program for program in (*range(80), *range(104, 112)) if program != 78)
@@ -28,7 +29,8 @@ def solo(program: int, pitches: Sequence[int], rate_hz: int) -> dict[int, np.nda
     voice = Voice("solo", program, False, np.stack(rows, axis=1), np.zeros((0, 2), np.int64))
     score = Score("solo", 1000, np.array([[0, 1_000_000]]), (voice,))
     spacing = round(SPACING_S * rate_hz)
-    sound = synth.sing(score, [(voice, program)], rate_hz)
+    fast_hz = synth.OVERSAMPLED * rate_hz
+    sound = resample(Clip("solo", synth.sing(score, [(voice, program)], fast_hz), fast_hz), rate_hz).samples
     notes = {pitch: sound[spacing * place :][:rate_hz] for place, pitch in enumerate(pitches)}
     levels = {pitch: float(np.sqrt(np.mean(samples.astype(np.float64) ** 2))) for pitch, samples in notes.items()}
     return {
