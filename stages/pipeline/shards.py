@@ -20,7 +20,7 @@ from typing import overload
 import numpy as np
 import safetensors.numpy
 
-from stages.pipeline import artifacts
+from stages.pipeline import artifacts, half
 from stages.protocols.spec import Code, Field, Statistics
 
 DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8"}
@@ -176,7 +176,7 @@ def _sums_of(code: Code, field: Field) -> Sums:
     if field.num_classes is not None:
         present = code.data[np.broadcast_to(spread, code.data.shape)]
         return Sums(num, None, None, np.bincount(present, minlength=field.num_classes))
-    data = code.data.astype(np.float64)
+    data = (half.widen(code.data) if code.data.dtype == np.float16 else code.data).astype(np.float64)
     mean = data.sum(axis=0) / np.maximum(num, 1)
     data -= mean
     data *= spread

@@ -16,7 +16,7 @@ import numpy as np
 from stages.media import audio
 from stages.media.crop import crop
 from stages.numerics import mdct
-from stages.pipeline import representation_folder
+from stages.pipeline import half, representation_folder
 from stages.protocols.representation import Representation
 from stages.protocols.spec import Code, Field, Spec
 
@@ -61,14 +61,14 @@ class Mdct(Representation):
 
     def encode(self, clip: audio.Clip) -> Code:
         samples = audio.resample(clip, self.config.rate_hz).samples.astype(np.float32, copy=False)
-        data = mdct.mdct(samples, self.window).astype(np.float16)
+        data = half.narrow(mdct.mdct(samples, self.window))
         return Code(clip.id, data, np.ones(len(data), bool), side={"num_samples": np.array([len(samples)])})
 
     def decode(self, code: Code) -> audio.Clip:
         num_samples = int(code.side["num_samples"][0])
         if mdct.num_frames(num_samples, self.config.num_bins) != len(code.data):
             raise ValueError(f"{code.id}: {len(code.data)} frames cannot hold {num_samples} samples")
-        samples = mdct.imdct(code.data.astype(np.float32), self.window)[:num_samples]
+        samples = mdct.imdct(code.data.astype(np.float32, copy=False), self.window)[:num_samples]
         return audio.Clip(code.id, samples, self.config.rate_hz)
 
     def view(self, code: Code, num_steps: int, seed: int) -> Code:

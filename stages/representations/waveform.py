@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.media import audio
 from stages.media.crop import crop
-from stages.pipeline import representation_folder
+from stages.pipeline import half, representation_folder
 from stages.protocols.representation import Representation
 from stages.protocols.spec import Code, Field, Spec
 
@@ -59,7 +59,7 @@ class Waveform(Representation):
     def encode(self, clip: audio.Clip) -> Code:
         samples = audio.resample(clip, self.config.rate_hz).samples
         data = np.zeros((-(-len(samples) // self.config.hop), self.config.hop), np.float16)
-        data.reshape(-1)[: len(samples)] = samples
+        data.reshape(-1)[: len(samples)] = half.narrow(samples)
         return Code(clip.id, data, np.ones(len(data), bool), side={"num_samples": np.array([len(samples)])})
 
     def decode(self, code: Code) -> audio.Clip:
