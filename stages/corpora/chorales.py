@@ -30,7 +30,7 @@ UNSTATED = (
 
 
 @dataclass(frozen=True)
-class Config:
+class ChoralesConfig:
     composer: str = "bach"
     """A folder of music21's corpus: bach, palestrina, monteverdi, haydn, mozart, beethoven ..."""
     num_pieces: int = 120
@@ -53,8 +53,8 @@ class Written:
 class Chorales(Corpus):
     """`source: chorales`."""
 
-    Config: ClassVar[type] = Config
-    config: Config
+    Config: ClassVar[type] = ChoralesConfig
+    config: ChoralesConfig
 
     def collect(self, folder: Path, work: Path) -> Collected:
         rest, pieces, refused = candidates(self.config.composer), [], []
@@ -71,9 +71,9 @@ class Chorales(Corpus):
 
 def candidates(composer: str) -> list[Path]:
     """The composer's files in natural order, one per piece. ValueError names composers where there is none."""
-    from music21 import common
+    from music21.common.pathTools import getCorpusFilePath
 
-    home = common.getCorpusFilePath()
+    home = getCorpusFilePath()
     files = [path for path in (home / composer).rglob("*") if path.suffix in ENCODINGS]
     if not composer or not files:
         composers = sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith("_"))
@@ -118,7 +118,7 @@ def to_midi(score: object, piece_id: str) -> tuple[bytes, float]:
     from music21.midi.translate import streamToMidiFile
 
     read = midi.read(streamToMidiFile(score).writestr(), piece_id)  # type: ignore[arg-type]
-    return midi.write(read), read.duration_s
+    return midi.write(read), round(read.duration_s, 6)
 
 
 def licence(parsed: object) -> str:

@@ -15,6 +15,7 @@ Format: MIDI Manufacturers Association, Standard MIDI Files 1.0 (RP-001), 1996, 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,8 @@ def write(score: Score) -> bytes:
     melodic = [channel for channel in range(16) if channel != DRUM_CHANNEL]
     for k, voice in enumerate(score.voices):
         channel = DRUM_CHANNEL if voice.is_drum else melodic[k % len(melodic)]
-        timed = [(0, 0, mido.MetaMessage("track_name", name=voice.name))]
+        timed: list[tuple[int, int, mido.Message | mido.MetaMessage]] = []
+        timed.append((0, 0, mido.MetaMessage("track_name", name=voice.name)))
         timed.append((0, 1, mido.Message("program_change", channel=channel, program=voice.program)))
         for tick, value in voice.pedals.tolist():
             timed.append((tick, 2, mido.Message("control_change", channel=channel, control=SUSTAIN, value=value)))
@@ -143,7 +145,7 @@ def write(score: Score) -> bytes:
     return buffer.getvalue()
 
 
-def _with_deltas(timed: list) -> list:
+def _with_deltas(timed: list[tuple[int, Any]]) -> list[Any]:
     """(tick, message) pairs as messages whose time is the delta to the one before."""
     ticks = [0, *(tick for tick, _ in timed)]
     return [message.copy(time=tick - before) for (tick, message), before in zip(timed, ticks, strict=False)]

@@ -17,7 +17,8 @@ CEILING = 0.98
 def duration_s(path: Path) -> float:
     """Read the whole recording and say how long it is. ValueError where it is unreadable, empty or not finite."""
     num_samples, rate_hz = 0, 1
-    for samples, rate_hz in blocks(path):
+    for samples, own_rate_hz in blocks(path):
+        rate_hz = own_rate_hz
         if not np.isfinite(samples).all():
             raise ValueError("samples that are not finite")
         num_samples += len(samples)
