@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.media import audio, excerpts
+from stages.media import excerpts, exhibits
 from stages.media.audio import Clip
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
@@ -53,7 +53,7 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
 def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
     originals = excerpts.read_references(references)
     judge = instrument_cnn.load(classifier)
-    shown = originals[:: max(len(originals) // max(config.block.num_shown, 1), 1)][: config.block.num_shown]
+    shown = {clip.id for clip in exhibits.spread(originals, config.block.num_shown)}
     metrics: dict[str, Any] = {}
     clips: dict[str, Any] = {}
     manifest: dict[str, Any] = {}
@@ -65,7 +65,13 @@ def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
                 measures = scoring.measure(config.metrics, evidence)
                 metrics[variant] = scoring.flat(measures)
                 clips[variant] = {name: dict(m.per_clip) for name, m in measures.items() if m.per_clip}
-                manifest[variant] = {"clips": keep(draft, variant, shown, coded)}
+                kept = [item.clip for item in coded if item.clip.id in shown]
+                manifest[variant] = {
+                    "clips": [
+                        {"id": clip.id, "path": exhibits.keep(draft, variant, clip), "duration_s": clip.duration_s}
+                        for clip in kept
+                    ]
+                }
         metrics["original_halves"] = scoring.flat(halves(config, originals, judge))
         for name, content in (("metrics", metrics), ("clips", clips), ("manifest", manifest)):
             artifacts.write_json(draft / f"{name}.json", content)
@@ -98,18 +104,6 @@ def halves(config: Config, originals: Sequence[Clip], judge: instrument_cnn.Judg
     facts = {"num_resamples": config.block.num_resamples}
     evidence = Evidence(clip="audio", pairs=pairs, facts=facts, features=judge.features, seed=config.block.seed)
     return scoring.measure(SET_METRICS, evidence)
-
-
-def keep(draft: Path, variant: str, shown: Sequence[Clip], coded: Sequence[Coded]) -> list[dict[str, Any]]:
-    """The audio of the shown clips."""
-    by_id = {item.clip.id: item.clip for item in coded}
-    (draft / "audio" / variant).mkdir(parents=True)
-    entries = []
-    for original in shown:
-        path = f"audio/{variant}/{original.id}.flac"
-        audio.write(draft / path, by_id[original.id])
-        entries.append({"id": original.id, "path": path, "duration_s": original.duration_s})
-    return entries
 
 
 if __name__ == "__main__":

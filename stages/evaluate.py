@@ -6,13 +6,12 @@ could not be computed is absent. Which metrics there are is the content of stage
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.media import audio, excerpts, figures
-from stages.media.audio import Clip
+from stages.media import audio, excerpts, exhibits
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage
@@ -102,33 +101,8 @@ def run(
         )
         artifacts.write_json(draft / "params.json", dict(config.params))
         shutil.copyfile(model / "log.jsonl", draft / "training.jsonl")
-        artifacts.write_json(draft / "manifest.json", show(config, draft, evidence, new))
-
-
-def show(config: Config, draft: Path, evidence: Evidence, new: Sequence[Clip]) -> dict[str, Any]:
-    """Write figures and audio of a few clips; the manifest of what there is."""
-    rows = [json.loads(line) for line in (draft / "training.jsonl").read_text().splitlines()]
-    pictures = {"training": figures.curves(rows)}
-    clips = []
-    for original, decoded in evidence.pairs[:: max(len(evidence.pairs) // max(config.settings.num_shown, 1), 1)]:
-        if len(clips) == config.settings.num_shown:
-            break
-        pictures[original.id] = figures.spectrograms({"original": original, config.name: decoded})
-        paths = {kind: keep(draft, kind, clip) for kind, clip in (("original", original), ("reconstruction", decoded))}
-        clips.append({"id": original.id, **paths, "duration_s": original.duration_s})
-    fresh = list(new[: config.settings.num_shown])
-    if fresh:
-        pictures["new"] = figures.spectrograms({clip.id: clip for clip in fresh})
-    for name, picture in pictures.items():
-        artifacts.write_bytes(draft / f"figures/{name}.png", picture)
-    listed = [{"id": clip.id, "path": keep(draft, "new", clip), "duration_s": clip.duration_s} for clip in fresh]
-    return {"clips": clips, "new": listed, "figures": [f"figures/{name}.png" for name in sorted(pictures)]}
-
-
-def keep(draft: Path, kind: str, clip: Clip) -> str:
-    (draft / "audio" / kind).mkdir(parents=True, exist_ok=True)
-    audio.write(draft / f"audio/{kind}/{clip.id}.flac", clip)
-    return f"audio/{kind}/{clip.id}.flac"
+        log = [json.loads(line) for line in (model / "log.jsonl").read_text().splitlines()]
+        exhibits.write(draft, exhibits.Exhibits(config.name, evidence.pairs, new, log), config.settings.num_shown)
 
 
 if __name__ == "__main__":

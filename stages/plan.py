@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.pipeline import artifacts, code, params, plugins, schema
-from stages.pipeline.stage import PLAN, Needs, path_of
+from stages.pipeline.stage import PLAN, Needs, entry_digest, path_of
 
 NAME = re.compile(r"[a-z0-9_]+")
 
@@ -105,6 +105,7 @@ def contents(root: Path, item: Instance, need: Needs) -> dict[str, Any]:
         "code": {path: code.fingerprint(root / path) for path in files},
         "config": params.plain(need.config),
         "deps": list(item.deps),
+        "entry": entry_digest(root / "dvc.yaml", item.stage),
         "outs": list(item.outs),
         "versions": code.versions(root, files),
     }

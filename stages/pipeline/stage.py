@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from stages.pipeline import artifacts, params
 
 PLAN = Path("data/plan")
@@ -38,11 +40,20 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
     plan_file = path_of(name, key)
     plan = artifacts.read_json(plan_file)
     check_versions(plan["versions"])
+    if plan["entry"] != entry_digest(Path("dvc.yaml"), name):
+        sys.exit(f"dvc.yaml has another {name} stage than {plan_file} was made from: run `dvc repro -f plan`")
     paths = [Path(path) for path in plan["deps"] + plan["outs"]]
     config = params.parse(run.__annotations__["config"], plan["config"], where=f"{plan_file} config")
     if work:
         paths.append(work_folder(name, key, [plan_file, *map(Path, plan["deps"])]))
     run(config, *paths)
+
+
+def entry_digest(dvc_yaml: Path, stage: str) -> str:
+    """What dvc.yaml says of a stage's paths; DVC lets no stage depend on dvc.yaml itself, so each checks its entry."""
+    entry = YAML(typ="safe").load(dvc_yaml)["stages"][stage]
+    paths = entry.get("do", entry)
+    return artifacts.digest({key: paths.get(key) for key in ("deps", "outs", "metrics")})[:16]
 
 
 def path_of(stage: str, key: str | None) -> Path:

@@ -18,7 +18,7 @@ SMALL = {
     "split.test_fraction": 0.3,
     "split.num_excerpts": 4,
     "split.excerpt_duration_s": 2.0,
-    "classifiers.audio.num_steps": 4,
+    "classifiers.audio.num_steps": 20,
     "model.latent_dim": 8,
     "model.width": 16,
     "model.depth": 1,
