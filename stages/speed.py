@@ -17,7 +17,7 @@ from stages.pipeline import artifacts, stage
 from stages.pipeline.params import Params
 from stages.training import coding, device, model_folder
 
-NUM_EXCERPTS, NUM_ROUNDS = 8, 5
+NUM_EXCERPTS, NUM_ROUNDS = 6, 3
 
 
 @dataclass(frozen=True)
