@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from stages.networks.bottleneck import Bottleneck, Coding, Decoder, Encoder, given_latent
 from stages.networks.standardise import Standardise
 from stages.numerics import jvp, paths, times
+from stages.numerics.precision import wide
 from stages.pipeline import plugins
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.network import Network
@@ -218,9 +219,9 @@ class ImprovedMeanFlow(GenerativeModel):
         features = torch.where(drop, alone.features, features)
         whole = self.standardise(batch.data.value)
         x = torch.where(drop, whole / alone.size, residual / log_size.detach().exp()) * present
-        e = times.normal(seeds, tuple(x.shape[1:]), NOISE).to(device) * present
+        e = times.normal(seeds, tuple(x.shape[1:]), NOISE).to(x) * present
         pairs = times.logit_normal_pairs(seeds, self.config.fraction_equal, TIMES)
-        r, t = pairs.r.to(device), pairs.t.to(device)
+        r, t = pairs.r.to(x), pairs.t.to(x)
         z, target = paths.point(x, e, t), paths.velocity(x, e, t)
         implied = jvp.instantaneous(self.flow(z, r, t, features, mask), self.rate(z, r, t, features, mask), r, t)
         error = (implied - target).square().flatten(1).sum(1)
@@ -243,7 +244,7 @@ class ImprovedMeanFlow(GenerativeModel):
             v = self.flow(z, t, t, features, mask)
 
             def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
-                return self.flow(z, r, t, features.float(), mask)
+                return self.flow(z, r, t, wide(features), mask)
 
             rate[rows] = jvp.along_path(u, z, r, t, v).rate
         return rate
@@ -259,17 +260,17 @@ class ImprovedMeanFlow(GenerativeModel):
 
     def expected_log_size(self, features: Tensor) -> Tensor:
         """Ln of the residual's expected absolute value, [B, T, F]."""
-        return self.log_size(features).float().clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
+        return wide(self.log_size(features)).clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
 
     def without_condition(self, like: Tensor) -> Guess:
         """Nothing is known, for as many clips and steps as `like` [B, T, width] has."""
         shape = (*like.shape[:2], len(self.standardise.std))
         size = self.standardise.std.expand(shape)
-        return Guess(torch.zeros(shape, device=like.device), size, self.nothing.to(like.dtype).expand_as(like))
+        return Guess(torch.zeros_like(size), size, self.nothing.to(like.dtype).expand_as(like))
 
     def guess(self, request: Request, mask: Tensor) -> Guess:
         """What the request's latent says, or nothing for clips without one."""
-        empty = self.without_condition(mask.unsqueeze(-1).float().expand(-1, -1, self.config.width))
+        empty = self.without_condition(mask.unsqueeze(-1).to(self.nothing).expand(-1, -1, self.config.width))
         latent = request.conditions.get("latent")
         if latent is None or not latent.mask.any():
             return empty
@@ -290,7 +291,7 @@ class ImprovedMeanFlow(GenerativeModel):
         latent = request.conditions.get("latent")
         known = torch.zeros(len(steps), dtype=torch.bool) if latent is None else latent.mask.any(1)
         temperature = torch.where(known.to(device), sampling.temperature, 1.0).reshape(-1, 1, 1)
-        e = times.normal(request.seeds, tuple(guess.mean.shape[1:]), NOISE).to(device) * present * temperature
+        e = times.normal(request.seeds, tuple(guess.mean.shape[1:]), NOISE).to(guess.mean) * present * temperature
 
         def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
             return self.flow(z, r, t, guess.features, mask)

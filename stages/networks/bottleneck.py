@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ, ResidualVQ
 
+from stages.numerics.precision import wide
 from stages.protocols.model import Masked, Request
 from stages.protocols.network import Network
 from stages.protocols.spec import Field
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         self.leave = nn.Linear(width, latent_dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.leave(self.norm(self.network(self.enter(x), None, mask))).float() * mask.unsqueeze(-1)
+        return wide(self.leave(self.norm(self.network(self.enter(x), None, mask)))) * mask.unsqueeze(-1)
 
 
 class Decoder(nn.Module):
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         return self.norm(self.network(self.enter(z), None, mask))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        return self.leave(features).float() * mask.unsqueeze(-1)
+        return wide(self.leave(features)) * mask.unsqueeze(-1)
 
 
 class Bottleneck(nn.Module):
@@ -111,6 +111,8 @@ class Bottleneck(nn.Module):
         if coding.quantiser == "fsq":
             levels = fsq_levels(coding.codebook_size)
             width = len(levels) * coding.num_codebooks
+            from vector_quantize_pytorch import FSQ  # its import takes longer than torch's
+
             self.fsq = FSQ(list(levels), num_codebooks=coding.num_codebooks, keep_num_codebooks_dim=True)
         if coding.quantiser == "rvq":
             self.rvq = residual_quantiser(coding)
@@ -164,7 +166,7 @@ class Bottleneck(nn.Module):
 
     def quantise_residually(self, vector: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of one entry of each codebook [B, T', code_dim]; in training the codebooks follow."""
-        rows = vector.detach()[present].float()
+        rows = wide(vector.detach()[present])
         residual = rows
         used, restarted = [], []
         for codebook in self.codebooks:
@@ -176,7 +178,7 @@ class Bottleneck(nn.Module):
                 restarted.append(follow(codebook, residual, indices))
             used.append(share_used(indices, len(entries)))
             residual = residual - entries[indices]
-        quantised = torch.zeros_like(vector, dtype=torch.float32)
+        quantised = torch.zeros_like(vector, dtype=rows.dtype)
         quantised[present] = rows - residual
         terms = {"codebook_usage": torch.stack(used).mean()}
         if restarted:
@@ -190,25 +192,25 @@ class Bottleneck(nn.Module):
         if self.coding.quantiser == "fsq":
             return self.fsq(vector)[1].long() * present.unsqueeze(-1)
         indices = torch.zeros(*present.shape, self.coding.num_codebooks, dtype=torch.int64, device=z.device)
-        indices[present] = beam_search(vector[present].float(), self.rvq.codebooks, self.coding.beam_size)
+        indices[present] = beam_search(wide(vector[present]), self.rvq.codebooks, self.coding.beam_size)
         return indices
 
     @torch.no_grad()
     def dequantise(self, indices: Tensor, mask: Tensor) -> Tensor:
         """Latents [B, T' * frames_per_code, latent_dim] of indices [B, T', num_codebooks]; mask bool [B, T']."""
         if self.coding.quantiser == "fsq":
-            vector = self.fsq.indices_to_codes(indices)
+            vector = self.fsq.indices_to_codes(indices).to(next(self.parameters(), self.fsq.implicit_codebook).dtype)
         else:
             books = range(self.coding.num_codebooks)
             vector = torch.stack([self.rvq.codebooks[book][indices[..., book]] for book in books]).sum(0)
-        stacked = self.leave(vector.float()) * mask.unsqueeze(-1)
+        stacked = self.leave(vector) * mask.unsqueeze(-1)
         return self.unstack(stacked, stacked.shape[1] * self.coding.frames_per_code)
 
     def stack(self, z: Tensor) -> Tensor:
         """[B, T, latent_dim] -> [B, ceil(T / frames_per_code), code_dim], zeros beyond the end."""
         group = self.coding.frames_per_code
         padded = nn.functional.pad(z, (0, 0, 0, -z.shape[1] % group))
-        return self.enter(padded.reshape(len(z), -1, group * z.shape[2]).float()).float()
+        return wide(self.enter(padded.reshape(len(z), -1, group * z.shape[2])))
 
     def stack_mask(self, mask: Tensor) -> Tensor:
         """Which codes hold any frame, bool [B, T']."""
@@ -217,10 +219,12 @@ class Bottleneck(nn.Module):
 
     def unstack(self, vector: Tensor, num_steps: int) -> Tensor:
         """[B, T', frames_per_code * latent_dim] -> [B, num_steps, latent_dim]."""
-        return vector.float().reshape(len(vector), -1, self.coding.latent_dim)[:, :num_steps]
+        return wide(vector).reshape(len(vector), -1, self.coding.latent_dim)[:, :num_steps]
 
 
-def residual_quantiser(coding: Coding) -> ResidualVQ:
+def residual_quantiser(coding: Coding) -> nn.Module:
+    from vector_quantize_pytorch import ResidualVQ
+
     return ResidualVQ(
         dim=coding.code_dim,
         num_quantizers=coding.num_codebooks,

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
+from stages.numerics.precision import wide
+
 QUIET = 0.05
 """A clip's energy counts as at least this share of the batch's usual one; below, it is nearly silence."""
 GOOD_ENOUGH = 1.0e-3
@@ -62,8 +64,9 @@ def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float) -> Tensor:
 def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float) -> Tensor:
     """[B, num_samples] -> [B, num_frames, num_bands], in float32 with autocast off."""
     with torch.autocast(signal.device.type, enabled=False):
-        window, filters = (part.to(signal.device) for part in mel_filters(num_samples, num_bands, rate_hz))
-        frames = signal.float().unfold(1, num_samples, num_samples // 4) * window
+        signal = wide(signal)
+        window, filters = (part.to(signal) for part in mel_filters(num_samples, num_bands, rate_hz))
+        frames = signal.unfold(1, num_samples, num_samples // 4) * window
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
         return 0.5 * torch.log(power @ filters + MEL_FLOOR**2)
 

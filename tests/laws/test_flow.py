@@ -1,0 +1,87 @@
+"""Paths, times and samplers, against closed forms in float64."""
+
+import pytest
+import torch
+
+from stages.numerics import paths, times
+
+torch.manual_seed(0)
+RATE = 1.7
+
+
+def linear_u(z, r, t):
+    """The average velocity of dz/dt = RATE z in closed form: z_r = z exp(-RATE (t - r))."""
+    h = paths.per_clip(t - r, z)
+    safe = torch.where(h == 0, torch.ones_like(h), h)
+    return torch.where(h == 0, RATE * z, z * (1 - torch.exp(-RATE * h)) / safe)
+
+
+def double(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def test_schedule_rates_are_the_schedules_derivatives():
+    t = torch.linspace(0.05, 0.95, 7, dtype=torch.float64, requires_grad=True)
+    for value, rate in ((paths.alpha, paths.alpha_rate), (paths.sigma, paths.sigma_rate)):
+        (slope,) = torch.autograd.grad(value(t).sum(), t, retain_graph=True)
+        torch.testing.assert_close(rate(t.detach()), slope)
+
+
+def test_the_path_has_data_and_noise_at_its_ends_and_moves_with_its_velocity():
+    x, e = double(3, 4, 5), double(3, 4, 5)
+    torch.testing.assert_close(paths.point(x, e, torch.zeros(3, dtype=torch.float64)), x)
+    torch.testing.assert_close(paths.point(x, e, torch.ones(3, dtype=torch.float64)), e)
+    t = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64)
+    _, moved = torch.func.jvp(lambda time: paths.point(x, e, time), (t,), (torch.ones_like(t),))
+    torch.testing.assert_close(paths.velocity(x, e, t), moved)
+
+
+def test_average_velocity_times_interval_is_the_integral_of_the_velocity():
+    z, r, t = double(2, 3), torch.tensor([0.1, 0.4]).double(), torch.tensor([0.9, 0.6]).double()
+    nodes = 20001
+    tau = torch.stack(
+        [torch.linspace(float(a), float(b), nodes, dtype=torch.float64) for a, b in zip(r, t, strict=True)]
+    )
+    along = z.unsqueeze(-1) * torch.exp(-RATE * (t.unsqueeze(1) - tau)).unsqueeze(1)
+    integral = torch.trapezoid(RATE * along, tau.unsqueeze(1).expand_as(along), dim=-1)
+    torch.testing.assert_close(paths.per_clip(t - r, z) * linear_u(z, r, t), integral, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_a_linear_ode_is_sampled_exactly_in_any_number_of_steps(num_steps):
+    e = double(4, 3, 2)
+    found = paths.follow(linear_u, e, num_steps)
+    torch.testing.assert_close(found, e * torch.exp(torch.tensor(-RATE, dtype=torch.float64)), rtol=1e-12, atol=1e-13)
+
+
+def test_one_step_asks_for_the_whole_interval():
+    asked = []
+
+    def u(z, r, t):
+        asked.append((r.tolist(), t.tolist()))
+        return torch.zeros_like(z)
+
+    paths.follow(u, double(2, 1), 1)
+    assert asked == [([0.0, 0.0], [1.0, 1.0])]
+    asked.clear()
+    paths.follow(u, double(1, 1), 2)
+    assert asked == [([0.5], [1.0]), ([0.0], [0.5])]
+
+
+def test_noise_depends_on_the_clips_seed_alone_and_longer_noise_begins_with_shorter():
+    one = times.normal(torch.tensor([5, 9]), (7, 3), 1)
+    other = times.normal(torch.tensor([9, 5]), (4, 3), 1)
+    assert torch.equal(one.flip(0)[:, :4], other)
+    assert not torch.equal(one, times.normal(torch.tensor([5, 9]), (7, 3), 2))
+    large = times.normal(torch.tensor([1]), (200000,), 1)
+    assert abs(float(large.mean())) < 0.01 and abs(float(large.std()) - 1) < 0.01
+
+
+def test_time_pairs_are_ordered_logit_normal_and_equal_as_often_as_asked():
+    pairs = times.logit_normal_pairs(torch.arange(4000), 0.25, 3)
+    assert bool((pairs.r <= pairs.t).all()) and bool((pairs.r >= 0).all()) and bool((pairs.t <= 1).all())
+    share = float((pairs.r == pairs.t).double().mean())
+    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+    apart = pairs.r < pairs.t
+    both = torch.cat([torch.logit(pairs.r[apart]), torch.logit(pairs.t[apart])])
+    assert abs(float(both.mean()) + 0.4) < 0.06 and abs(float(both.std()) - 1) < 0.05
