@@ -124,7 +124,7 @@ def metrics(name: str) -> dict:
         flat |= interval("stoi", stoi, 0.01) | interval("log_spectral_distance_db", lsd, 0.03)
         flat |= interval("mel_distance", mel, 0.04) | interval("mel_distance_loud", mel_loud, 0.05)
     flat |= interval("reconstruction_frechet_classifier", frechet, 0.11)
-    flat |= interval("reconstruction_kernel_classifier", frechet / 410, 0.15)
+    flat |= interval("reconstruction_kernel_classifier", frechet * 1.7 - 0.4, 0.15)
     return flat
 
 
