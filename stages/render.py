@@ -53,7 +53,8 @@ def run(config: Config, raw: Path, audio_folder: Path) -> None:
         (draft / "files").mkdir()
         results = map_units(partial(make, config, raw, draft), units)
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
-        refused = [reason for _, reason in results if reason]
+        reasons = {refused["path"]: refused for _, refused in results if refused}  # one for all its renderings
+        refused = [reasons[path] for path in sorted(reasons)]
         if not clips:
             raise ValueError(f"no piece of {raw} could be rendered: {refused[:3]}; see its manifest.json")
         artifacts.write_json(draft / "manifest.json", {"rate_hz": RATE_HZ, "clips": clips})

@@ -39,12 +39,13 @@ HIGHEST_PITCH = 96  # at 48 kHz the synthesizer never returns from some notes of
 TWINS = {44: 49, 48: 49, 56: 59, 65: 66, 78: 79}
 """Programs played by a neighbour: loops of 44, 48, 56 and 65 end with their sample, where the synthesizer reads one
 value of foreign memory (other bytes in every process); the filter of 78 is unstable (1e37, NaN)."""
-QUALITY = 4  # symusic's interpolation; 5 to 7 give silence
+QUALITY = 3  # symusic's interpolation: 4 takes twice the time, 5 to 7 give silence
 TICKS_PER_S = 10_000
 TAIL_S = 1.0  # after the last note ends: the release of its sound
 CEILING = 0.98
 BLOCK_S = 0.1  # what is one moment when asking whether a voice sounds
 AUDIBLE = 1e-4  # a moment sounds within 40 dB of the voice's loudest
+MEASURED_PEAK = 0.25
 SHORTEST_S = 0.4  # one gating block of BS.1770; shorter clips are measured with silence behind them
 
 
@@ -97,7 +98,7 @@ def finish(clip_id: str, mix: np.ndarray, rate_hz: int, loudness_lufs: float) ->
     """An oversampled mix as a clip at the stated loudness, or as near as the ceiling allows."""
     clip = resample(Clip(clip_id, mix, OVERSAMPLED * rate_hz), rate_hz)
     level, peak = loudness(clip.samples, rate_hz), float(np.abs(clip.samples).max(initial=0.0))
-    if not np.isfinite(level) or peak == 0.0:
+    if not np.isfinite(level):
         raise ValueError(f"silent: its loudness is {level} LUFS")
     gain = np.float32(min(10 ** ((loudness_lufs - level) / 20), CEILING / peak))
     return Clip(clip_id, clip.samples * gain, rate_hz)
@@ -169,10 +170,17 @@ def sounding_rms(samples: np.ndarray, rate_hz: int) -> float:
 
 
 def loudness(samples: np.ndarray, rate_hz: int) -> float:
-    """Gated loudness of mono sound in LUFS; -inf or NaN where every block is silent."""
+    """Gated loudness of mono sound in LUFS; -inf or NaN where every block is silent.
+
+    torchaudio's filters clip at full scale, which would understate loud sound by many dB: measured well below it.
+    """
     import torch
     from torchaudio.functional import loudness as bs1770
 
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak == 0.0:
+        return -np.inf
     missing = max(0, int(np.ceil(SHORTEST_S * rate_hz)) - len(samples))
+    below = np.pad(samples * np.float32(MEASURED_PEAK / peak), (0, missing))
     with torch.inference_mode():
-        return float(bs1770(torch.from_numpy(np.pad(samples, (0, missing)))[None], rate_hz))
+        return float(bs1770(torch.from_numpy(below)[None], rate_hz)) + 20 * np.log10(peak / MEASURED_PEAK)
