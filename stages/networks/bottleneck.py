@@ -98,6 +98,8 @@ class Bottleneck(nn.Module):
     DECAY = 0.99
     """Of the codebooks' moving averages, per training step."""
     KMEANS_ITERATIONS = 4
+    ROWS_AT_ONCE = 512
+    """Of a beam search, whose costs fill beam_size * codebook_size numbers per row."""
     DEAD_SHARE = 0.03
     """An entry restarts when its average number of members falls below this share of an even one."""
 
@@ -192,7 +194,9 @@ class Bottleneck(nn.Module):
         if self.coding.quantiser == "fsq":
             return self.fsq(vector)[1].long() * present.unsqueeze(-1)
         indices = torch.zeros(*present.shape, self.coding.num_codebooks, dtype=torch.int64, device=z.device)
-        indices[present] = beam_search(wide(vector[present]), self.rvq.codebooks, self.coding.beam_size)
+        parts = wide(vector[present]).split(self.ROWS_AT_ONCE)
+        found = [beam_search(rows, self.rvq.codebooks, self.coding.beam_size) for rows in parts]
+        indices[present] = torch.cat(found) if found else indices[present]
         return indices
 
     @torch.no_grad()
