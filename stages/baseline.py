@@ -1,7 +1,8 @@
 """Score what needs no training on the same excerpts: classical codecs, copies, floors and ceilings.
 
-The row `original_halves` is the distance between one half of the originals and the other: what chance alone makes of
-the set metrics at half the number of clips.
+The row `original_halves` is the distance of the originals of every other piece from those of the pieces between: what
+other music by the same hand is worth, at half the number of clips. It stands under the reconstructions' names too, so
+that their columns have it to compare with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage, workers
 from stages.pipeline.params import Params
 from stages.protocols.baseline import Coded
-from stages.protocols.metric import Evidence
+from stages.protocols.metric import Evidence, Measure
+from stages.training import device
 
 SET_METRICS = ("frechet", "kernel")
 
@@ -31,79 +33,91 @@ class Block:
     representation: str
     """Whose test excerpts are scored."""
     classifier: str
-    num_resamples: int = 1000
-    num_shown: int = 4
-    seed: int = 0
+    systems: tuple[str, ...] | None = None
+    """Files of stages/baselines; None: all."""
 
 
 @dataclass(frozen=True)
 class Config:
     systems: tuple[str, ...]
     metrics: tuple[str, ...]
-    block: Block
+    settings: scoring.Settings
 
 
 def configure(params: Params, key: str | None) -> stage.Needs | None:
     block = params.block("baselines", Block)
-    systems, metrics = tuple(plugins.names("baselines")), tuple(plugins.names("metrics"))
+    settings = params.shared("evaluate", scoring.Settings, {}, where="evaluate")
+    if block is None or settings is None:
+        return None
+    systems = plugins.names("baselines") if block.systems is None else block.systems
+    try:
+        metrics = scoring.chosen(settings, "audio")
+        systems = tuple(name for name in systems if "audio" in plugins.load("baselines", name).clips)
+    except ValueError as problem:
+        params.problem(f"baselines.systems or evaluate.metrics: {problem}")
+        return None
     loads = [("baselines", name) for name in systems] + [("metrics", name) for name in metrics]
-    return None if block is None else stage.Needs(Config(systems, metrics, block), tuple(loads))
+    return stage.Needs(Config(systems, metrics, settings), tuple(loads))
 
 
 def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
-    originals = excerpts.read_references(references)
-    judge = instrument_cnn.load(classifier)
-    shown = {clip.id for clip in exhibits.spread(originals, config.block.num_shown)}
-    metrics: dict[str, Any] = {}
-    clips: dict[str, Any] = {}
+    originals, judge = excerpts.read_references(references), instrument_cnn.load(classifier)
+    rows: dict[str, Mapping[str, Measure]] = {}
     manifest: dict[str, Any] = {}
-    with artifacts.new_folder(out) as draft:
+    with artifacts.new_folder(out) as draft, device.repeatable(num_threads=1):
         for system in config.systems:
             for variant in plugins.load("baselines", system)().variants():
                 coded = workers.map_units(partial(code, system, variant), originals)
-                evidence = evidence_of(config, originals, coded, judge)
-                measures = scoring.measure(config.metrics, evidence)
-                metrics[variant] = scoring.flat(measures)
-                clips[variant] = {name: dict(m.per_clip) for name, m in measures.items() if m.per_clip}
-                kept = [item.clip for item in coded if item.clip.id in shown]
+                rows[variant] = scoring.measure(config.metrics, evidence_of(config, originals, coded, judge))
+                shown = [item.clip for item in exhibits.spread(coded, config.settings.num_shown)]
                 manifest[variant] = {
                     "clips": [
                         {"id": clip.id, "path": exhibits.keep(draft, variant, clip), "duration_s": clip.duration_s}
-                        for clip in kept
+                        for clip in shown
                     ]
                 }
-        metrics["original_halves"] = scoring.flat(halves(config, originals, judge))
+        excerpt = {clip["id"]: clip for clip in artifacts.read_json(references / "manifest.json")["clips"]}
+        rows["original_halves"] = halves(config, originals, [excerpt[clip.id]["piece"] for clip in originals], judge)
+        metrics = {name: scoring.flat(measures) for name, measures in rows.items()}
+        clips = {name: scoring.by_clip(measures) for name, measures in rows.items()}
         for name, content in (("metrics", metrics), ("clips", clips), ("manifest", manifest)):
             artifacts.write_json(draft / f"{name}.json", content)
 
 
 def code(system: str, variant: str, clip: Clip) -> Coded:
-    """One clip through one system, limited to full scale as a player would; a worker's unit."""
+    """One clip through one system, limited and rounded to 16 bits as every experiment's clips are; a worker's unit."""
     coded = plugins.load("baselines", system)().code(variant, clip)
-    return Coded(Clip(clip.id, np.clip(coded.clip.samples, -1.0, 1.0), clip.rate_hz), coded.num_bytes)
+    samples = np.clip(np.rint(coded.clip.samples * 32768.0), -32768, 32767) / 32768.0
+    return Coded(Clip(clip.id, samples.astype(np.float32), clip.rate_hz), coded.num_bytes)
 
 
 def evidence_of(
     config: Config, originals: Sequence[Clip], coded: Sequence[Coded], judge: instrument_cnn.Judge
 ) -> Evidence:
-    sizes = ((item.num_bytes, clip.duration_s) for clip, item in zip(originals, coded, strict=True))
+    sizes = [(item.num_bytes, clip.duration_s) for clip, item in zip(originals, coded, strict=True)]
     return Evidence(
         clip="audio",
         pairs=tuple((clip, item.clip) for clip, item in zip(originals, coded, strict=True)),
         streams=tuple((size, seconds) for size, seconds in sizes if size is not None),
-        facts={"num_resamples": config.block.num_resamples},
+        facts={"num_resamples": config.settings.num_resamples},
         features=judge.features,
-        seed=config.block.seed,
+        seed=config.settings.seed,
     )
 
 
-def halves(config: Config, originals: Sequence[Clip], judge: instrument_cnn.Judge) -> Mapping[str, Any]:
-    """One half of the originals against the other, by the metrics that need no pairing."""
-    one, other = originals[::2], originals[1::2]
-    pairs = tuple(zip(one, other, strict=False))
-    facts = {"num_resamples": config.block.num_resamples}
-    evidence = Evidence(clip="audio", pairs=pairs, facts=facts, features=judge.features, seed=config.block.seed)
-    return scoring.measure(SET_METRICS, evidence)
+def halves(
+    config: Config, originals: Sequence[Clip], pieces: Sequence[str], judge: instrument_cnn.Judge
+) -> dict[str, Measure]:
+    """Every other piece's excerpts against the rest, by the metrics that need no pairing."""
+    first = set(sorted(set(pieces))[::2])
+    one, other = (
+        tuple(clip for clip, piece in zip(originals, pieces, strict=True) if (piece in first) == half)
+        for half in (True, False)
+    )
+    facts = {"num_resamples": config.settings.num_resamples}
+    evidence = Evidence("audio", sets=(one, other), facts=facts, features=judge.features, seed=config.settings.seed)
+    found = scoring.measure([name for name in SET_METRICS if name in config.metrics], evidence)
+    return found | {name.replace("sample_", "reconstruction_"): item for name, item in found.items()}
 
 
 if __name__ == "__main__":

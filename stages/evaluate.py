@@ -12,33 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from stages.media import audio, excerpts, exhibits
+from stages.media.audio import Clip
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage
-from stages.pipeline.params import OVERRIDES, Params, leaves, near
+from stages.pipeline.params import Experiment, Params, leaves, near, plain
 from stages.protocols.metric import Evidence
+from stages.training import device
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The section `evaluate`."""
-
-    num_resamples: int = 1000
-    """Of the bootstrap."""
-    num_shown: int = 4
-    """Clips kept for the report and MLflow, with a figure each."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_resamples < 2 or self.num_shown < 0:
-            raise ValueError("num_resamples must be at least 2 and num_shown at least 0")
+REMEDY = "run `dvc repro -f` on the stage that made it"
 
 
 @dataclass(frozen=True)
 class Config:
     name: str
     metrics: tuple[str, ...]
-    settings: Settings
+    settings: scoring.Settings
     params: Mapping[str, Any]
     """Every number of the experiment by dotted key, as the report and MLflow show them."""
 
@@ -50,41 +39,60 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
     where = f"experiments.{key}"
     known = set(params.mapping("classifiers"))
     if experiment.classifier not in known:
-        params.problem(
-            f"{where}.classifier = {experiment.classifier!r}: no such block{near(experiment.classifier, known)}"
-        )
-    settings = params.shared("evaluate", Settings, experiment.evaluate, where=f"{where}.evaluate")
-    names = tuple(plugins.names("metrics"))
-    if settings is None:
+        hint = near(experiment.classifier, known)
+        params.problem(f"{where}.classifier = {experiment.classifier!r}: no such block{hint}")
+    settings = params.shared("evaluate", scoring.Settings, experiment.evaluate, where=f"{where}.evaluate")
+    block = dict(params.mapping(f"representations.{experiment.representation}"))
+    shown = resolved(params, where, experiment)
+    if settings is None or shown is None:
         return None
-    config = Config(str(key), names, settings, shown(params, str(key)))
-    return stage.Needs(config, tuple(("metrics", name) for name in names))
+    try:
+        kind: Any = plugins.load("representations", str(block.get("module")))
+        metrics = scoring.chosen(settings, kind.clip)
+    except ValueError as problem:
+        params.problem(f"{where}: {problem}")
+        return None
+    said = {key: value for key, value in plain(settings).items() if value is not None}
+    shown |= {"evaluate": said, "representations": {experiment.representation: block}}
+    config = Config(str(key), metrics, settings, dict(sorted(leaves(shown))))
+    return stage.Needs(config, tuple(("metrics", name) for name in metrics))
 
 
-def shown(params: Params, name: str) -> dict[str, Any]:
-    """The experiment's block, its overrides laid over the shared sections, and its representation's block."""
-    block = dict(params.mapping(f"experiments.{name}"))
-    tree = {key: value for key, value in block.items() if key not in OVERRIDES}
-    tree |= {key: {**params.mapping(key), **block.get(key, {})} for key in OVERRIDES}
-    representation = str(block.get("representation"))
-    tree["representations"] = {representation: params.mapping(f"representations.{representation}")}
-    return dict(sorted(leaves(tree)))
+def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, Any] | None:
+    """The experiment's numbers: shared sections, its overrides and the family's defaults; None after problems."""
+    try:
+        family: Any = plugins.load("families", experiment.family)
+    except ValueError as problem:
+        params.problem(f"{where}.family: {problem}")
+        return None
+    chosen = {"representation": experiment.representation, "family": experiment.family}
+    chosen |= {"classifier": experiment.classifier} | ({"network": experiment.network} if experiment.network else {})
+    overrides = {**experiment.model, **{key: value for key, value in chosen.items() if key == "network"}}
+    model = params.shared("model", family.Config, overrides, where=f"{where}.model")
+    sampling = params.shared("sample", family.Sampling, experiment.sample, where=f"{where}.sample")
+    if model is None or sampling is None:
+        return None
+    return chosen | {
+        "model": {key: value for key, value in plain(model).items() if key != "network"},
+        "train": {**params.mapping("train"), **experiment.train},
+        "sample": {**params.mapping("sample"), **experiment.sample, **plain(sampling)},
+    }
 
 
 def run(
     config: Config, references: Path, streams: Path, samples: Path, model: Path, classifier: Path, out: Path
 ) -> None:
     originals = {clip.id: clip for clip in excerpts.read_references(references)}
-    made = artifacts.read_json(samples / "manifest.json")
+    made, about = artifacts.read_json(samples / "manifest.json"), artifacts.read_json(model / "model.json")
     decoded = {item["id"]: audio.read(samples / item["path"], item["id"]) for item in made["reconstructions"]}
-    new = [audio.read(samples / item["path"], item["id"]) for item in made["new"]]
-    about = artifacts.read_json(model / "model.json")
-    sizes = {item["id"]: item["num_bytes"] for item in artifacts.read_json(streams / "index.json")["streams"]}
+    if decoded and set(decoded) != set(originals):
+        differing = ", ".join(sorted(set(decoded) ^ set(originals)))
+        raise ValueError(f"{samples} and {references} hold different clips: {differing}; {REMEDY}")
     evidence = Evidence(
         clip=about["clip"],
-        pairs=tuple((originals[name], decoded[name]) for name in sorted(decoded)),
-        sets=(tuple(originals.values()), tuple(new)),
-        streams=tuple((sizes[name], originals[name].duration_s) for name in sorted(sizes)),
+        pairs=tuple((originals[name], clip) for name, clip in sorted(decoded.items())),
+        sets=(tuple(originals.values()), tuple(audio.read(samples / item["path"], item["id"]) for item in made["new"])),
+        streams=sizes(streams, originals),
         facts={
             "num_parameters": about["num_parameters"],
             "num_function_evaluations": made["num_function_evaluations"],
@@ -93,16 +101,25 @@ def run(
         features=instrument_cnn.load(classifier).features,
         seed=config.settings.seed,
     )
-    measures = scoring.measure(config.metrics, evidence)
-    with artifacts.new_folder(out) as draft:
+    with artifacts.new_folder(out) as draft, device.repeatable(num_threads=1):
+        measures = scoring.measure(config.metrics, evidence)
         artifacts.write_json(draft / "metrics.json", scoring.flat(measures))
-        artifacts.write_json(
-            draft / "clips.json", {name: dict(m.per_clip) for name, m in measures.items() if m.per_clip}
-        )
-        artifacts.write_json(draft / "params.json", dict(config.params))
+        artifacts.write_json(draft / "clips.json", scoring.by_clip(measures))
+        training = {f"train.{key}": value for key, value in about["training"].items() if key != "selected"}
+        artifacts.write_json(draft / "params.json", {**config.params, **training})
         shutil.copyfile(model / "log.jsonl", draft / "training.jsonl")
         log = [json.loads(line) for line in (model / "log.jsonl").read_text().splitlines()]
-        exhibits.write(draft, exhibits.Exhibits(config.name, evidence.pairs, new, log), config.settings.num_shown)
+        chosen = exhibits.Exhibits(config.name, evidence.pairs, evidence.sets[1], log)
+        exhibits.write(draft, chosen, config.settings.num_shown)
+
+
+def sizes(streams: Path, originals: Mapping[str, Clip]) -> tuple[tuple[int, float], ...]:
+    """Bytes and seconds of each compressed clip, sorted by id; every file is checked and its true size counted."""
+    found = []
+    for item in sorted(artifacts.read_json(streams / "index.json")["streams"], key=lambda item: item["id"]):
+        artifacts.check(streams / item["path"], item["sha256"], REMEDY)
+        found.append(((streams / item["path"]).stat().st_size, originals[item["id"]].duration_s))
+    return tuple(found)
 
 
 if __name__ == "__main__":

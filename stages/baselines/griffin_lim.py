@@ -1,18 +1,28 @@
 """A mel spectrogram, not compressed, turned back into sound by Griffin-Lim: what phase alone is worth.
 
-80 Slaney mel bands of a 1024-point magnitude spectrum, hop 256; the magnitudes come back by non-negative least squares,
-the phases by 32 fast Griffin-Lim iterations, both as librosa has them.
-Griffin, Lim, "Signal estimation from modified short-time Fourier transform", 1984.
+80 Slaney mel bands of a 1024-point magnitude spectrum, hop 256. The magnitudes M come back from the bands B = F M by
+multiplicative updates, which keep them positive,
+
+    M <- M * (F' B) / (F' F M),
+
+the phases by librosa's fast Griffin-Lim, 32 iterations. The waveform does not return, so SI-SDR is far below 0 while
+scores that hear no phase are good: never read one without the other.
+
+Daniel Lee, Sebastian Seung: Algorithms for non-negative matrix factorization. 2001.
+Daniel Griffin, Jae Lim: Signal estimation from modified short-time Fourier transform. 1984.
+Nathanael Perraudin et al.: A fast Griffin-Lim algorithm. 2013.
 """
 
 from typing import ClassVar
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from stages.media.audio import Clip
 from stages.protocols.baseline import Baseline, Coded
 
-WINDOW, HOP, NUM_BANDS, NUM_ITERATIONS = 1024, 256, 80, 32
+WINDOW, HOP, NUM_BANDS = 1024, 256, 80
+NUM_UPDATES, NUM_ITERATIONS = 20, 32
 
 
 class GriffinLim(Baseline):
@@ -24,11 +34,24 @@ class GriffinLim(Baseline):
     def code(self, variant: str, clip: Clip) -> Coded:
         import librosa
 
-        bands = librosa.feature.melspectrogram(
-            y=clip.samples, sr=clip.rate_hz, n_fft=WINDOW, hop_length=HOP, n_mels=NUM_BANDS, power=1.0
-        )
-        magnitude = librosa.feature.inverse.mel_to_stft(bands, sr=clip.rate_hz, n_fft=WINDOW, power=1.0)
+        filters = csr_array(librosa.filters.mel(sr=clip.rate_hz, n_fft=WINDOW, n_mels=NUM_BANDS))
+        bands = filters @ np.abs(librosa.stft(clip.samples, n_fft=WINDOW, hop_length=HOP))
         samples = librosa.griffinlim(
-            magnitude, n_iter=NUM_ITERATIONS, hop_length=HOP, n_fft=WINDOW, random_state=0, length=len(clip.samples)
+            magnitudes(bands, filters),
+            n_iter=NUM_ITERATIONS,
+            hop_length=HOP,
+            n_fft=WINDOW,
+            random_state=0,
+            length=len(clip.samples),
         )
-        return Coded(Clip(clip.id, np.clip(samples, -1.0, 1.0).astype(np.float32), clip.rate_hz), None)
+        return Coded(Clip(clip.id, samples.astype(np.float32), clip.rate_hz), None)
+
+
+def magnitudes(bands: np.ndarray, filters: csr_array) -> np.ndarray:
+    """The non-negative spectrum [num_bins, num_frames] whose bands are nearest to these [num_bands, num_frames]."""
+    back = filters.T.tocsr()
+    target = back @ bands
+    found = target.copy()
+    for _ in range(NUM_UPDATES):
+        found *= target / np.maximum(back @ (filters @ found), 1e-12)
+    return found

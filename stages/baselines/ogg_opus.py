@@ -10,7 +10,7 @@ from stages.media.audio import Clip
 from stages.media.coded import through_file
 from stages.protocols.baseline import Baseline, Coded
 
-RATES_KBPS = (6, 8, 12, 16, 24, 32, 64)
+RATES_KBPS = (6, 12, 18, 32, 64)
 
 
 class OggOpus(Baseline):

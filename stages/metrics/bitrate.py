@@ -3,6 +3,7 @@
 kbps = 8 * sum of bytes / sum of seconds / 1000
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -17,13 +18,14 @@ class Bitrate(Metric):
     reads: ClassVar[frozenset[str]] = frozenset({"streams"})
 
     def compute(self, evidence: Evidence) -> Mapping[str, Measure]:
-        num_bytes, seconds = np.array([stream for stream in evidence.streams if stream[1] > 0]).reshape(-1, 2).T
-        failures = {"empty": len(evidence.streams) - len(seconds)} if len(seconds) < len(evidence.streams) else {}
-        if not len(seconds):
-            return {"bitrate_kbps": Measure(float("nan"), num=0, failures=failures)}
-        kilobits = 8.0 * num_bytes / 1000.0
-        value = float(kilobits.sum() / seconds.sum())
-        if len(seconds) == 1:
-            return {"bitrate_kbps": Measure(value, num=1, failures=failures)}
+        names = [original.id for original, _ in evidence.pairs] or [""] * len(evidence.streams)
+        rows = [(name, *stream) for name, stream in zip(names, evidence.streams, strict=True) if stream[1] > 0]
+        num_empty = len(evidence.streams) - len(rows)
+        failures = {"empty clip": num_empty} if num_empty else {}
+        if not rows:
+            return {"bitrate_kbps": Measure(math.nan, num=0, failures=failures)}
+        kilobits, seconds = np.array([row[1] for row in rows]) * 8.0 / 1000.0, np.array([row[2] for row in rows])
+        per_clip = {row[0]: float(rate) for row, rate in zip(rows, kilobits / seconds, strict=True) if row[0]}
         found = bootstrap.of_ratio(kilobits, seconds, scoring.num_resamples(evidence), evidence.seed)
-        return {"bitrate_kbps": Measure(value, found.low, found.high, len(seconds), failures)}
+        value = float(kilobits.sum() / seconds.sum())
+        return {"bitrate_kbps": Measure(value, found.low, found.high, len(rows), failures, per_clip)}

@@ -32,11 +32,11 @@ class LogSpectralDistance(Metric):
 
 
 def scores(reference: Clip, estimate: Clip) -> dict[str, float]:
-    x, y = (log_power(samples) for samples in pair.comparable(reference, estimate))
-    return {"log_spectral_distance_db": float(np.sqrt(((x - y) ** 2).mean(axis=1)).mean())}
+    blocks = (spectrum.magnitudes(samples, NUM_SAMPLES, HOP) for samples in pair.comparable(reference, estimate))
+    per_frame = [((level_db(x) - level_db(y)) ** 2).mean(axis=1) for x, y in zip(*blocks, strict=True)]
+    return {"log_spectral_distance_db": float(np.sqrt(np.concatenate(per_frame)).mean())}
 
 
-def log_power(samples: np.ndarray) -> np.ndarray:
-    """DB relative to a full-scale sine, [num_frames, num_bins]."""
-    amplitude = spectrum.magnitude(samples, NUM_SAMPLES, HOP) * (4.0 / NUM_SAMPLES)
-    return 10.0 * np.log10(np.maximum(amplitude**2, FLOOR))
+def level_db(magnitude: np.ndarray) -> np.ndarray:
+    """Relative to a full-scale sine."""
+    return 10.0 * np.log10(np.maximum((magnitude * (4.0 / NUM_SAMPLES)) ** 2, FLOOR))

@@ -52,7 +52,8 @@ def distances(x: np.ndarray, y: np.ndarray, rate_hz: int) -> dict[str, float]:
 
 def mel(samples: np.ndarray, rate_hz: int, num_samples: int, num_bands: int) -> np.ndarray:
     """Mel magnitudes [num_bands, num_frames]."""
-    return filters(rate_hz, num_samples, num_bands) @ spectrum.magnitude(samples, num_samples, num_samples // 4).T
+    bank = filters(rate_hz, num_samples, num_bands)
+    return np.concatenate([bank @ m.T for m in spectrum.magnitudes(samples, num_samples, num_samples // 4)], axis=1)
 
 
 @lru_cache

@@ -1,7 +1,8 @@
-"""PESQ of music with pauses: 1 s of silence is inserted every 2 s in both signals. Not the standard.
+"""PESQ of music with pauses: 1 s of silence is inserted after every 2 s in both signals. Not the standard.
 
 PESQ's voice detector needs pauses to find "utterances" between them, and music seldom has any: half of such clips have
 no score. With gaps at the same places in original and reconstruction every clip has one, and it follows SI-SDR. The
+last segment has its gap too: without it, an eighth of plucked music still fails. The
 score is comparable only with other gapped scores. Wide band, 16 kHz, soxr VHQ, as in `pesq_wb`; the gaps are inserted
 after resampling.
 """
@@ -43,7 +44,7 @@ def scores(reference: Clip, estimate: Clip) -> dict[str, float]:
 
 
 def with_gaps(samples: np.ndarray) -> np.ndarray:
-    """Segments of 2 s, each but the last followed by 1 s of silence."""
+    """Segments of 2 s, the last one what is left, each followed by 1 s of silence."""
     segments = np.split(samples, range(round(SEGMENT_S * RATE_HZ), len(samples), round(SEGMENT_S * RATE_HZ)))
     gap = np.zeros(round(GAP_S * RATE_HZ), samples.dtype)
-    return np.concatenate([part for segment in segments for part in (segment, gap)][:-1])
+    return np.concatenate([part for segment in segments for part in (segment, gap)])

@@ -25,6 +25,30 @@ class Unscored(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class Settings:
+    """The section `evaluate`; the baselines follow it too, so that all rows of the table are alike."""
+
+    num_resamples: int = NUM_RESAMPLES
+    """Of the bootstrap."""
+    num_shown: int = 4
+    """Clips kept for the report and MLflow, with a figure each."""
+    seed: int = 0
+    """Where resampling starts."""
+    metrics: tuple[str, ...] | None = None
+    """Files of stages/metrics; None: all that can judge this kind of clip."""
+
+    def __post_init__(self) -> None:
+        least = {"num_resamples": 2, "num_shown": 0, "seed": 0}
+        wrong = [
+            f"{name} = {getattr(self, name)}: expected at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+
+
+@dataclass(frozen=True)
 class Unit:
     """One pair for a worker process."""
 
@@ -40,6 +64,15 @@ class Embedded:
     x: list[np.ndarray]
     y: list[np.ndarray]
     failures: Mapping[str, int]
+
+
+def chosen(settings: Settings, clip: str) -> tuple[str, ...]:
+    """The metrics to compute for a kind of clip. ValueError where a name is none, or cannot judge it."""
+    judges = tuple(name for name in plugins.names("metrics") if clip in plugins.load("metrics", name).clips)
+    for name in settings.metrics or ():
+        if clip not in plugins.load("metrics", name).clips:
+            raise ValueError(f"the metric {name} cannot judge {clip}; there are {', '.join(judges)}")
+    return judges if settings.metrics is None else settings.metrics
 
 
 def measure(names: Iterable[str], evidence: Evidence) -> dict[str, Measure]:
@@ -122,3 +155,8 @@ def flat(measures: Mapping[str, Measure]) -> dict[str, Any]:
         if item.failures:
             found[f"{name}_failures"] = dict(sorted(item.failures.items()))
     return found
+
+
+def by_clip(measures: Mapping[str, Measure]) -> dict[str, dict[str, float]]:
+    """The content of clips.json: the values of single clips, for paired comparisons."""
+    return {name: dict(item.per_clip) for name, item in sorted(measures.items()) if item.per_clip}
