@@ -14,7 +14,7 @@ repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirr
 	python -m stages.publish
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
-	OMP_NUM_THREADS=1 pytest -n auto -m "not slow and not bench"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench"
 
 slow: $(VENV)/installed      ## what takes minutes: byte-identical fresh runs of the whole DAG
 	OMP_NUM_THREADS=1 pytest -m slow

@@ -89,7 +89,7 @@ CASES = {
     "a width": ({"params.yaml": ("latent_dim: ", "latent_dim: 1")}, of(("train", "evaluate"))),
     "a sampling number": ({"params.yaml": ("num_new_clips: ", "num_new_clips: 1")}, of(("sample", "evaluate"))),
     "a corpus": ({"params.yaml": ("num_pieces: ", "num_pieces: 1")}, {"download@music"}),
-    "another loudness": ({"params.yaml": ("loudness_lufs: -", "loudness_lufs: -1")}, {"render@music"}),
+    "another loudness": ({"params.yaml": ("loudness_lufs: -23", "loudness_lufs: -20")}, {"render@music"}),
 }
 
 
