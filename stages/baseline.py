@@ -6,7 +6,7 @@ that their columns have it to compare with.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,8 @@ def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
             for variant in plugins.load("baselines", system)().variants():
                 coded = workers.map_units(partial(code, system, variant), originals)
                 rows[variant] = scoring.measure(config.metrics, evidence_of(config, originals, coded, judge))
-                shown = [item.clip for item in exhibits.spread(coded, config.settings.num_shown)]
-                manifest[variant] = {
-                    "clips": [
-                        {"id": clip.id, "path": exhibits.keep(draft, variant, clip), "duration_s": clip.duration_s}
-                        for clip in shown
-                    ]
-                }
+                shown = exhibits.spread(coded, config.settings.num_shown)
+                manifest[variant] = {"clips": [show(draft, variant, item.clip) for item in shown]}
         excerpt = {clip["id"]: clip for clip in artifacts.read_json(references / "manifest.json")["clips"]}
         rows["original_halves"] = halves(config, originals, [excerpt[clip.id]["piece"] for clip in originals], judge)
         metrics = {name: scoring.flat(measures) for name, measures in rows.items()}
@@ -110,14 +105,15 @@ def halves(
 ) -> dict[str, Measure]:
     """Every other piece's excerpts against the rest, by the metrics that need no pairing."""
     first = set(sorted(set(pieces))[::2])
-    one, other = (
-        tuple(clip for clip, piece in zip(originals, pieces, strict=True) if (piece in first) == half)
-        for half in (True, False)
-    )
-    facts = {"num_resamples": config.settings.num_resamples}
-    evidence = Evidence("audio", sets=(one, other), facts=facts, features=judge.features, seed=config.settings.seed)
+    one = tuple(clip for clip, piece in zip(originals, pieces, strict=True) if piece in first)
+    other = tuple(clip for clip, piece in zip(originals, pieces, strict=True) if piece not in first)
+    evidence = replace(evidence_of(config, [], [], judge), sets=(one, other))
     found = scoring.measure([name for name in SET_METRICS if name in config.metrics], evidence)
     return found | {name.replace("sample_", "reconstruction_"): item for name, item in found.items()}
+
+
+def show(draft: Path, variant: str, clip: Clip) -> dict[str, Any]:
+    return {"id": clip.id, "path": exhibits.keep(draft, variant, clip), "duration_s": clip.duration_s}
 
 
 if __name__ == "__main__":

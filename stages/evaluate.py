@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.media import audio, excerpts, exhibits
-from stages.media.audio import Clip
+from stages.media import audio, excerpts, exhibits, stream_sizes
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage
 from stages.pipeline.params import Experiment, Params, leaves, near, plain
 from stages.protocols.metric import Evidence
 from stages.training import device
-
-REMEDY = "run `dvc repro -f` on the stage that made it"
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,9 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
     if experiment is None:
         return None
     where = f"experiments.{key}"
-    known = set(params.mapping("classifiers"))
-    if experiment.classifier not in known:
-        hint = near(experiment.classifier, known)
-        params.problem(f"{where}.classifier = {experiment.classifier!r}: no such block{hint}")
+    if experiment.classifier not in (known := set(params.mapping("classifiers"))):
+        found = f"{experiment.classifier!r}: no such block{near(experiment.classifier, known)}"
+        params.problem(f"{where}.classifier = {found}")
     settings = params.shared("evaluate", scoring.Settings, experiment.evaluate, where=f"{where}.evaluate")
     block = dict(params.mapping(f"representations.{experiment.representation}"))
     shown = resolved(params, where, experiment)
@@ -52,10 +48,9 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
     except ValueError as problem:
         params.problem(f"{where}: {problem}")
         return None
-    said = {key: value for key, value in plain(settings).items() if value is not None}
-    shown |= {"evaluate": said, "representations": {experiment.representation: block}}
-    config = Config(str(key), metrics, settings, dict(sorted(leaves(shown))))
-    return stage.Needs(config, tuple(("metrics", name) for name in metrics))
+    shown |= {"evaluate": plain(settings), "representations": {experiment.representation: block}}
+    numbers = {key: value for key, value in sorted(leaves(shown)) if value is not None}
+    return stage.Needs(Config(str(key), metrics, settings, numbers), tuple(("metrics", name) for name in metrics))
 
 
 def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, Any] | None:
@@ -65,14 +60,16 @@ def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, An
     except ValueError as problem:
         params.problem(f"{where}.family: {problem}")
         return None
-    chosen = {"representation": experiment.representation, "family": experiment.family}
-    chosen |= {"classifier": experiment.classifier} | ({"network": experiment.network} if experiment.network else {})
-    overrides = {**experiment.model, **{key: value for key, value in chosen.items() if key == "network"}}
-    model = params.shared("model", family.Config, overrides, where=f"{where}.model")
+    network = {"network": experiment.network} if experiment.network else {}
+    model = params.shared("model", family.Config, {**experiment.model, **network}, where=f"{where}.model")
     sampling = params.shared("sample", family.Sampling, experiment.sample, where=f"{where}.sample")
     if model is None or sampling is None:
         return None
-    return chosen | {
+    return {
+        "representation": experiment.representation,
+        "family": experiment.family,
+        "classifier": experiment.classifier,
+        **network,
         "model": {key: value for key, value in plain(model).items() if key != "network"},
         "train": {**params.mapping("train"), **experiment.train},
         "sample": {**params.mapping("sample"), **experiment.sample, **plain(sampling)},
@@ -87,12 +84,12 @@ def run(
     decoded = {item["id"]: audio.read(samples / item["path"], item["id"]) for item in made["reconstructions"]}
     if decoded and set(decoded) != set(originals):
         differing = ", ".join(sorted(set(decoded) ^ set(originals)))
-        raise ValueError(f"{samples} and {references} hold different clips: {differing}; {REMEDY}")
+        raise ValueError(f"{samples} and {references} hold different clips: {differing}; run `dvc repro`")
     evidence = Evidence(
         clip=about["clip"],
         pairs=tuple((originals[name], clip) for name, clip in sorted(decoded.items())),
         sets=(tuple(originals.values()), tuple(audio.read(samples / item["path"], item["id"]) for item in made["new"])),
-        streams=sizes(streams, originals),
+        streams=tuple((size, originals[name].duration_s) for name, size in stream_sizes.read(streams).items()),
         facts={
             "num_parameters": about["num_parameters"],
             "num_function_evaluations": made["num_function_evaluations"],
@@ -108,18 +105,9 @@ def run(
         training = {f"train.{key}": value for key, value in about["training"].items() if key != "selected"}
         artifacts.write_json(draft / "params.json", {**config.params, **training})
         shutil.copyfile(model / "log.jsonl", draft / "training.jsonl")
-        log = [json.loads(line) for line in (model / "log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (draft / "training.jsonl").read_text().splitlines()]
         chosen = exhibits.Exhibits(config.name, evidence.pairs, evidence.sets[1], log)
         exhibits.write(draft, chosen, config.settings.num_shown)
-
-
-def sizes(streams: Path, originals: Mapping[str, Clip]) -> tuple[tuple[int, float], ...]:
-    """Bytes and seconds of each compressed clip, sorted by id; every file is checked and its true size counted."""
-    found = []
-    for item in sorted(artifacts.read_json(streams / "index.json")["streams"], key=lambda item: item["id"]):
-        artifacts.check(streams / item["path"], item["sha256"], REMEDY)
-        found.append(((streams / item["path"]).stat().st_size, originals[item["id"]].duration_s))
-    return tuple(found)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def weights(num_clips: int, num_resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(value: float, resampled: np.ndarray, level: float = LEVEL) -> Interval:
-    """The interval around `value` that holds the middle `level` of the deviations of `resampled` [R]."""
+    """The interval around `value` that holds the middle `level` of the deviations of `resampled` [R], and `value`."""
     deviation = resampled - resampled.mean()
     low, high = np.quantile(deviation, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value + float(low), value + float(high))
+    return Interval(value + min(float(low), 0.0), value + max(float(high), 0.0))
 
 
 def of_ratio(numerators: np.ndarray, denominators: np.ndarray, num_resamples: int, seed: int) -> Interval:
