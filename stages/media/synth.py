@@ -32,7 +32,7 @@ PROGRAMS: tuple[int, ...] = (
 )
 """General MIDI programs (counted from 0) with a pitch, sustained or plucked: the acoustic instruments of a chamber
 ensemble. Left out: sound effects (helicopter, sea, gunshot ...), percussion, basses, synthesizers and electric
-instruments. With every pitched program in the list the same music is 2.6 dB harder to code sparsely (`make bench`)."""
+instruments. With every pitched program the same music is about 2 dB harder to code (`make bench`, sparse_*)."""
 
 OVERSAMPLED = 2  # samples played far above their pitch alias otherwise
 HIGHEST_PITCH = 96  # at 48 kHz the synthesizer never returns from some notes of 102 and above, in 40 programs
