@@ -11,12 +11,14 @@ ISMIR 2010, https://www.music21.org. The corpus's own note: music21/corpus/licen
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from stages.media import midi
+from stages.media import midi, tree
 from stages.pipeline.workers import map_units
 from stages.protocols.corpus import Collected, Corpus, Piece, Refused
 
@@ -57,16 +59,22 @@ class Chorales(Corpus):
     config: ChoralesConfig
 
     def collect(self, folder: Path, work: Path) -> Collected:
-        rest, pieces, refused = candidates(self.config.composer), [], []
-        while rest and (self.config.num_pieces == 0 or len(pieces) < self.config.num_pieces):
-            num = self.config.num_pieces - len(pieces) if self.config.num_pieces else len(rest)
-            for written in map_units(convert, rest[:num]):
-                refused += written.refused
-                pieces += [save(folder, *score, written.licence) for score in written.scores]
-            rest = rest[num:]
-        for extra in pieces[self.config.num_pieces or len(pieces) :]:
-            (folder / extra.path).unlink()
-        return Collected(tuple(pieces[: self.config.num_pieces or None]), tuple(refused))
+        (folder / "files").mkdir(parents=True)
+        save = partial(save_all, folder)
+        return tree.enough(folder, candidates(self.config.composer), self.config.num_pieces, save)
+
+
+def save_all(folder: Path, paths: Sequence[Path]) -> list[Piece | Refused]:
+    """Convert files of music21's corpus in worker processes, and write what came of them."""
+    found: list[Piece | Refused] = []
+    for written in map_units(convert, paths):
+        found += written.refused
+        for piece_id, data, duration_s in written.scores:
+            path = folder / "files" / f"{piece_id}.mid"
+            path.write_bytes(data)
+            relative, sha256 = path.relative_to(folder).as_posix(), hashlib.sha256(data).hexdigest()
+            found.append(Piece(piece_id, relative, "midi", duration_s, sha256, written.licence))
+    return found
 
 
 def candidates(composer: str) -> list[Path]:
@@ -82,12 +90,7 @@ def candidates(composer: str) -> list[Path]:
     by_stem: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: (ENCODINGS.index(path.suffix), path.as_posix())):
         by_stem.setdefault(path.relative_to(home / composer).with_suffix("").as_posix(), path)
-    return [by_stem[stem] for stem in sorted(by_stem, key=natural)]
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """A sort key in which numbers compare as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [by_stem[stem] for stem in sorted(by_stem, key=tree.natural)]
 
 
 def convert(path: Path) -> Written:
@@ -95,7 +98,8 @@ def convert(path: Path) -> Written:
     from music21 import converter, stream
     from music21.exceptions21 import Music21Exception
 
-    faults = (Music21Exception, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+    expected = (Music21Exception, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+    faults = (*expected, SyntaxError, RecursionError)  # what XML that is none raises, and a stream that holds itself
     name = f"{path.parent.name}/{path.name}"
     try:
         parsed = converter.parse(path, forceSource=True)  # forceSource: neither read nor leave a pickle
@@ -132,11 +136,3 @@ def licence(parsed: object) -> str:
 
 def reason(problem: Exception) -> str:
     return f"{type(problem).__name__}: {problem}"
-
-
-def save(folder: Path, piece_id: str, data: bytes, duration_s: float, licence_text: str) -> Piece:
-    path = folder / "files" / f"{piece_id}.mid"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    relative = path.relative_to(folder).as_posix()
-    return Piece(piece_id, relative, "midi", duration_s, hashlib.sha256(data).hexdigest(), licence_text)

@@ -1,0 +1,116 @@
+"""Music files of any folder become pieces: what each one is, how long it is, and why some cannot be used.
+
+An id is the file's path without its ending. Where the path holds anything but [A-Za-z0-9_.-] (a subfolder's slash, a
+space, an accent), that becomes `-` and a hash of the whole path follows, so ids are unique and never depend on which
+other files are there. Files of one folder that differ only in their ending are one piece, of which the recording is
+kept; the same bytes under two names are one piece too: else training would see the test set.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from stages.media import midi, recordings
+from stages.pipeline import artifacts
+from stages.pipeline.workers import map_units
+from stages.protocols.corpus import Collected, Piece, Refused
+
+AUDIO = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".oga", ".opus", ".mp3")
+MIDI = (".mid", ".midi")
+LONGEST_ID = 80
+
+Kinds = Literal["all", "midi", "audio"]
+ENDINGS: dict[str, tuple[str, ...]] = {"all": AUDIO + MIDI, "midi": MIDI, "audio": AUDIO}
+"""Of files that differ only in their ending the first is kept."""
+
+Bring = Callable[[str | os.PathLike[str], Path], Any]
+Unit = TypeVar("Unit")
+
+
+def gather(root: Path, folder: Path, kinds: Kinds, num_pieces: int, licence: str, bring: Bring) -> Collected:
+    """Bring (copy or move) the music under `root` to `folder`/files, in natural order; `num_pieces` 0 takes all."""
+    paths, refused = candidates(root, kinds)
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    take = partial(take_file, root, folder, licence, bring)
+    collected = enough(folder, paths, num_pieces, lambda batch: map_units(take, batch))
+    return Collected(collected.pieces, (*refused, *collected.refused))
+
+
+def enough(
+    folder: Path,
+    units: Iterable[Unit],
+    num_pieces: int,
+    take: Callable[[Sequence[Unit]], Sequence[Piece | Refused]],
+    at_once: int = 256,
+) -> Collected:
+    """Take units in order until `folder` has `num_pieces` (0: all of them); the same bytes count once."""
+    pieces: dict[str, Piece] = {}
+    refused: list[Refused] = []
+    rest = iter(units)
+    while batch := list(islice(rest, min(num_pieces - len(pieces), at_once) if num_pieces else at_once)):
+        for found in take(batch):
+            if isinstance(found, Refused):
+                refused.append(found)
+            elif found.sha256 in pieces:
+                refused.append(Refused(found.path, f"the same bytes as {pieces[found.sha256].path}"))
+                (folder / found.path).unlink()
+            elif num_pieces and len(pieces) == num_pieces:  # one unit may hold many pieces
+                (folder / found.path).unlink()
+            else:
+                pieces[found.sha256] = found
+    return Collected(tuple(pieces.values()), tuple(refused))
+
+
+def candidates(root: Path, kinds: Kinds) -> tuple[list[Path], list[Refused]]:
+    """The music files under `root` by natural order of their paths; hidden files are not music."""
+    endings = ENDINGS[kinds]
+    found = [Path(home) / name for home, _, names in os.walk(root) for name in names if not name.startswith(".")]
+    music = [path for path in found if path.suffix.lower() in endings]
+    kept: dict[str, Path] = {}
+    refused = []
+    for path in sorted(music, key=lambda path: (endings.index(path.suffix.lower()), path.as_posix())):
+        stem = path.relative_to(root).with_suffix("").as_posix()
+        if kept.setdefault(stem, path) is not path:
+            refused.append(Refused(path.relative_to(root).as_posix(), f"the same piece as {kept[stem].name}"))
+    return [kept[stem] for stem in sorted(kept, key=natural)], refused
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A sort key in which numbers compare as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def take_file(root: Path, folder: Path, licence: str, bring: Bring, path: Path) -> Piece | Refused:
+    """One file as a piece of `folder`, or the reason why it cannot be."""
+    name = path.relative_to(root).as_posix()
+    piece_id = id_of(path.relative_to(root).with_suffix("").as_posix())
+    target = folder / "files" / f"{piece_id}{path.suffix.lower()}"
+    try:
+        bring(path, target)
+        return piece_of(folder, target, piece_id, licence)
+    except (OSError, ValueError) as problem:
+        target.unlink(missing_ok=True)
+        return Refused(name, str(problem))
+
+
+def id_of(stem: str) -> str:
+    """The id of a file from its path without the ending."""
+    slug = re.sub(r"[^A-Za-z0-9_.-]", "-", stem)
+    if slug == stem and len(stem) <= LONGEST_ID and not stem.startswith("."):
+        return stem
+    return f"{slug[:LONGEST_ID].lstrip('.')}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+
+
+def piece_of(folder: Path, path: Path, piece_id: str, licence: str, labels: tuple[tuple[str, int], ...] = ()) -> Piece:
+    """Read a file that lies in `folder` to its end. ValueError says why it is no music."""
+    if path.suffix in MIDI:
+        kind, duration_s = "midi", midi.read(path.read_bytes(), piece_id).duration_s
+    else:
+        kind, duration_s = "audio", recordings.duration_s(path)
+    relative = path.relative_to(folder).as_posix()
+    return Piece(piece_id, relative, kind, round(duration_s, 6), artifacts.sha256(path), licence, labels)
