@@ -41,11 +41,11 @@ class AutoencoderConfig:
     """Width of what the quantiser sees."""
     beam_size: int = 16
     """rvq: prefixes kept while compressing; 0.6 dB of SI-SDR over 1, for encoding alone."""
-    quantiser_start: float = 0.2
+    quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
-    commitment_weight: float = 0.25
+    commitment_weight: float = 1.0
 
     def __post_init__(self) -> None:
         names = ("latent_dim", "width", "depth", "num_codebooks", "frames_per_code", "code_dim", "beam_size")

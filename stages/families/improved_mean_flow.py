@@ -1,6 +1,6 @@
 """Improved mean flow: the autoencoder's guess, and in one step a sample of what the guess leaves open.
 
-    y = D(q) as in the autoencoder;   x = (data / s - y) / w,   w = exp(W(features of q)) its expected size
+    y = D(q) as in the autoencoder;   x = (data / s - y) / w,   w = exp(W(features of q)) its usual size
     z_t = (1 - t) x + t e,   u = U(z_t, r, t | features) the average velocity from r to t
     L = |u + (t - r) sg[du/dt] - (e - x)|^2      du/dt = JVP of u along (v, 0, 1), v = sg[u(z_t, t, t)]
     sample = s (y + w (temperature e - u(temperature e, 0, 1)))
@@ -56,11 +56,11 @@ class ImprovedMeanFlowConfig:
     """Width of what the quantiser sees."""
     beam_size: int = 16
     """rvq: prefixes kept while compressing; 0.6 dB of SI-SDR over 1, for encoding alone."""
-    quantiser_start: float = 0.2
+    quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
-    commitment_weight: float = 0.25
+    commitment_weight: float = 1.0
     flow_width: int = 128
     flow_depth: int = 3
     flow_start: float = 0.5
@@ -94,9 +94,17 @@ class Guess:
     size: Tensor  # w [B, T, F]
     features: Tensor  # [B, T, width]
 
+    @property
+    def context(self) -> Tensor:
+        """What the flow is told, [B, T, width + F]."""
+        return torch.cat([self.features, self.mean / self.size], dim=-1)
+
 
 class AverageVelocity(nn.Module):
-    """u(z, r, t | features): a network on z and the features, modulated by t and t - r, and a gated share of z."""
+    """u(z, r, t | features): a network on z and the features, modulated by t and t - r, and gated shares of z and y.
+
+    The features end with y / w: where the guess is louder than the data, the residual is a share of it.
+    """
 
     def __init__(self, frame: int, features: int, width: int, network: Network) -> None:
         super().__init__()
@@ -107,13 +115,15 @@ class AverageVelocity(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, frame)
         self.gate = nn.Linear(MODULATION_WIDTH, frame)
+        self.correct = nn.Linear(MODULATION_WIDTH, frame)
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         modulation = self.embed(torch.cat([embedding(t), embedding(t - r)], dim=-1).to(z.dtype))
         hidden = self.network(self.enter(z) + self.condition(features), modulation, mask)
-        gated = self.gate(modulation).unsqueeze(1) * z
+        mean = features[..., -z.shape[-1] :]
+        gated = self.gate(modulation).unsqueeze(1) * z + self.correct(modulation).unsqueeze(1) * mean
         return (self.leave(self.norm(hidden)) + gated).to(z.dtype) * mask.unsqueeze(-1)
 
 
@@ -170,7 +180,7 @@ class ImprovedMeanFlow(GenerativeModel):
         self.log_size = nn.Linear(config.width, frame)
         self.nothing = nn.Parameter(torch.zeros(config.width))
         flow = network(config.flow_width, config.flow_depth, config.dropout, MODULATION_WIDTH)
-        self.flow = AverageVelocity(frame, config.width, config.flow_width, flow)
+        self.flow = AverageVelocity(frame, config.width + frame, config.flow_width, flow)
         self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())  # pyright: ignore
         self.latent = Field((config.latent_dim,), rate_hz=rate)
         codes = self.bottleneck.codes
@@ -202,23 +212,25 @@ class ImprovedMeanFlow(GenerativeModel):
         terms = {"noise_to_signal_db": distortion.noise_to_signal_db, "mel_distance": mel.detach()}
         terms |= {"commitment": narrowed.commitment.detach(), **narrowed.terms}
         if self.flowing or not self.training:
-            flow, flow_terms = self.flow_loss(batch, self.standardise(x) - y.detach(), features.detach())
+            flow, flow_terms = self.flow_loss(batch, y.detach(), features.detach())
             total, terms = (total if self.guessing else total.detach()) + flow, {**terms, **flow_terms}
         return Loss(total, terms, criterion="noise_to_signal_db")
 
-    def flow_loss(self, batch: Batch, residual: Tensor, features: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def flow_loss(self, batch: Batch, y: Tensor, features: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The adaptively weighted error of the velocity, and how well the residual's size is known; [B] and terms."""
         mask, seeds = batch.data.mask, batch.seeds
-        device, present = residual.device, mask.unsqueeze(-1)
+        whole = self.standardise(batch.data.value)
+        residual, device, present = whole - y, y.device, mask.unsqueeze(-1)
         cells = (present.expand_as(residual)).flatten(1).sum(1).clamp_min(1)
         log_size = self.expected_log_size(features)
-        surprise = ((log_size + (-log_size).exp() * residual.abs()) * present).flatten(1).sum(1) / cells
+        actual = (residual.abs() + math.exp(-LOG_SIZE_RANGE)).log()
+        surprise = ((log_size - actual).abs() * present).flatten(1).sum(1) / cells
         dropped = (times.uniform(seeds, DROP) < self.config.condition_drop).to(device)
         alone = self.without_condition(features)
         drop = dropped.reshape(-1, 1, 1)
-        features = torch.where(drop, alone.features, features)
-        whole = self.standardise(batch.data.value)
-        x = torch.where(drop, whole / alone.size, residual / log_size.detach().exp()) * present
+        size = log_size.detach().exp()
+        features = torch.where(drop, alone.context, torch.cat([features, y / size], dim=-1))
+        x = torch.where(drop, whole / alone.size, residual / size) * present
         e = times.normal(seeds, tuple(x.shape[1:]), NOISE).to(x) * present
         pairs = times.logit_normal_pairs(seeds, self.config.fraction_equal, TIMES)
         r, t = pairs.r.to(x), pairs.t.to(x)
@@ -230,7 +242,7 @@ class ImprovedMeanFlow(GenerativeModel):
         terms = {
             "flow_error_r_equals_t": torch.where(r == t, raw, nowhere),
             "flow_error_r_before_t": torch.where(r == t, nowhere, raw),
-            "residual_surprise_nats": surprise.detach(),
+            "residual_size_error_nats": surprise.detach(),
         }
         return jvp.adaptive(error) + surprise, terms
 
@@ -288,13 +300,14 @@ class ImprovedMeanFlow(GenerativeModel):
         steps = request.num_steps.to(device)
         mask = torch.arange(int(steps.max()) if len(steps) else 0, device=device) < steps.unsqueeze(1)
         guess, present = self.guess(request, mask), mask.unsqueeze(-1)
+        context = guess.context
         latent = request.conditions.get("latent")
         known = torch.zeros(len(steps), dtype=torch.bool) if latent is None else latent.mask.any(1)
         temperature = torch.where(known.to(device), sampling.temperature, 1.0).reshape(-1, 1, 1)
         e = times.normal(request.seeds, tuple(guess.mean.shape[1:]), NOISE).to(guess.mean) * present * temperature
 
         def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
-            return self.flow(z, r, t, guess.features, mask)
+            return self.flow(z, r, t, context, mask)
 
         residual = paths.follow(u, e, sampling.num_steps)
         return Masked(self.standardise.inverse((guess.mean + guess.size * residual) * present), mask)

@@ -43,11 +43,11 @@ def test_training_step_against_plain_flow_matching(figure):
     torch.set_num_threads(1)
     mask = torch.ones(8, 75, dtype=torch.bool)
     batch = Batch(tuple("abcdefgh"), torch.arange(8), Masked(torch.randn(8, 75, BINS), mask), {})
-    features, residual = torch.randn(8, 75, 192), torch.randn(8, 75, BINS)
+    features, y = torch.randn(8, 75, 192), torch.randn(8, 75, BINS)
 
     def step(model):
         def run():
-            loss, _ = model.flow_loss(batch, residual, features)
+            loss, _ = model.flow_loss(batch, y, features)
             loss.mean().backward()
 
         return run
