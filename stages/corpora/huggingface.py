@@ -62,15 +62,16 @@ class HuggingFace(Corpus):
                 check_columns(config, row)
                 licence = card_licence(config)
             data, name = sound(row[config.audio_column])
+            file = Path(name.split("::")[0])  # of zip://song.wav::archive.zip the song
             terms = (config.licence_column and row[config.licence_column]) or licence
             try:
                 data = content(config, name) if data is None else data
                 sha256 = hashlib.sha256(data).hexdigest()
                 if sha256 in pieces:
                     raise ValueError("the same bytes as an earlier row")
-                pieces[sha256] = save(config, folder, data, sha256, Path(name).stem, str(terms))
+                pieces[sha256] = save(config, folder, data, sha256, file.stem, str(terms))
             except ValueError as problem:
-                refused.append(Refused(f"row {k} {Path(name).name}".strip(), str(problem)))
+                refused.append(Refused(f"row {k} {file.name}".strip(), str(problem)))
         return Collected(tuple(pieces.values()), tuple(refused))
 
 

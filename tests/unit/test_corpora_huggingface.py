@@ -93,6 +93,9 @@ def test_audiofolder_reads_its_own_files_only(tmp_path):
     pieces, refused = run(tmp_path, folder)
     assert [piece["id"][:6] for piece in pieces] == ["song_0", "song_1", "song_2"]
     assert [item["path"] for item in refused] == ["row 0 broken.wav"]
+    (tmp_path / "packed").mkdir()
+    shutil.make_archive(str(tmp_path / "packed/all"), "zip", folder)
+    assert run(tmp_path, tmp_path / "packed") == (pieces, refused)
     secret = tmp_path / "secret.wav"
     secret.write_bytes(recording(700))
     inside = [{"bytes": None, "path": str(folder / name)} for name in ("song 0.flac", "../secret.wav", "missing.wav")]
