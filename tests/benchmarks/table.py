@@ -13,7 +13,8 @@ from typing import Any
 from stages.numerics import timing
 from stages.pipeline import artifacts
 
-REPORT = Path(__file__).resolve().parents[2] / "reports/benchmarks.json"
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "reports/benchmarks.json"
 COLUMNS = ("name", "value", "low", "high", "unit", "must", "aim", "verdict")
 
 
