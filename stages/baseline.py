@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.media import excerpts, exhibits
 from stages.media.audio import Clip
+from stages.media.coded import through
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage, workers
@@ -67,7 +66,7 @@ def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
     with artifacts.new_folder(out) as draft, device.repeatable(num_threads=1):
         for system in config.systems:
             for variant in plugins.load("baselines", system)().variants():
-                coded = workers.map_units(partial(code, system, variant), originals)
+                coded = workers.map_units(partial(through, system, variant), originals)
                 rows[variant] = scoring.measure(config.metrics, evidence_of(config, originals, coded, judge))
                 shown = exhibits.spread(coded, config.settings.num_shown)
                 manifest[variant] = {"clips": [show(draft, variant, item.clip) for item in shown]}
@@ -77,13 +76,6 @@ def run(config: Config, references: Path, classifier: Path, out: Path) -> None:
         clips = {name: scoring.by_clip(measures) for name, measures in rows.items()}
         for name, content in (("metrics", metrics), ("clips", clips), ("manifest", manifest)):
             artifacts.write_json(draft / f"{name}.json", content)
-
-
-def code(system: str, variant: str, clip: Clip) -> Coded:
-    """One clip through one system, limited and rounded to 16 bits as every experiment's clips are; a worker's unit."""
-    coded = plugins.load("baselines", system)().code(variant, clip)
-    samples = np.clip(np.rint(coded.clip.samples * 32768.0), -32768, 32767) / 32768.0
-    return Coded(Clip(clip.id, samples.astype(np.float32), clip.rate_hz), coded.num_bytes)
 
 
 def evidence_of(

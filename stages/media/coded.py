@@ -1,4 +1,4 @@
-"""A clip through a compressed file in memory and back, as libsndfile's codecs do it."""
+"""A clip through a baseline and back; for codecs, through a compressed file in memory, as libsndfile writes it."""
 
 import io
 from typing import Any
@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from stages.media.audio import Clip
+from stages.pipeline import plugins
 from stages.protocols.baseline import Coded
+
+
+def through(system: str, variant: str, clip: Clip) -> Coded:
+    """A clip through one of the baselines, limited and rounded to 16 bits as every experiment's clips are."""
+    coded = plugins.load("baselines", system)().code(variant, clip)
+    samples = np.clip(np.rint(coded.clip.samples * 32768.0), -32768, 32767) / 32768.0
+    return Coded(Clip(clip.id, samples.astype(np.float32), clip.rate_hz), coded.num_bytes)
 
 
 def through_file(clip: Clip, form: str, subtype: str, delay: int = 0, **options: Any) -> Coded:

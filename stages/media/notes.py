@@ -8,9 +8,8 @@ from stages.media import synth
 from stages.media.audio import Clip, resample
 from stages.media.midi import Score, Voice
 
-PROGRAMS = tuple(program for program in (*range(80), *range(104, 112)) if program != 78)
-"""Pianos to pipes, and the ethnic instruments of General MIDI. Left out are pads, effects and percussion, and the
-whistle, whose filter overflows in this SoundFont."""
+PROGRAMS = (*range(80), *range(104, 112))
+"""Pianos to pipes, and the ethnic instruments of General MIDI. Left out are pads, effects and percussion."""
 PITCHES = range(36, 85)
 """C2 to C6. Above 90 the synthesizer does not return from some programs' notes."""
 VELOCITY = 90
