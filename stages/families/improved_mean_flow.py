@@ -34,6 +34,8 @@ from stages.training import losses
 NOISE, TIMES, DROP = 1, 2, 4
 """Purposes of a clip's random streams (times takes two)."""
 MODULATION_WIDTH = 128
+USUAL_SHARE = 0.1
+"""Of a bin's standard deviation: where the residual's expected size starts; most cells are far below their bin's."""
 LOG_SIZE_RANGE = 7.0
 """The expected size of a residual stays within e^+-7 of standardised data."""
 
@@ -178,6 +180,8 @@ class ImprovedMeanFlow(GenerativeModel):
         )
         self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
         self.log_size = nn.Linear(config.width, frame)
+        with torch.no_grad():
+            self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.standardise.std))
         self.nothing = nn.Parameter(torch.zeros(config.width))
         flow = network(config.flow_width, config.flow_depth, config.dropout, MODULATION_WIDTH)
         self.flow = AverageVelocity(frame, config.width + frame, config.flow_width, flow)
@@ -214,7 +218,10 @@ class ImprovedMeanFlow(GenerativeModel):
         if self.flowing or not self.training:
             flow, flow_terms = self.flow_loss(batch, y.detach(), features.detach())
             total, terms = (total if self.guessing else total.detach()) + flow, {**terms, **flow_terms}
-        return Loss(total, terms, criterion="noise_to_signal_db")
+        terms["validation_nats"] = distortion.loss.detach() + self.config.mel_weight * mel.detach()
+        if "flow_error_nats" in terms:  # always in validation: weights from before the flow must not win
+            terms["validation_nats"] = terms["validation_nats"] + terms["flow_error_nats"]
+        return Loss(total, terms, criterion="validation_nats")
 
     def flow_loss(self, batch: Batch, y: Tensor, features: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The adaptively weighted error of the velocity, and how well the residual's size is known; [B] and terms."""
@@ -242,6 +249,7 @@ class ImprovedMeanFlow(GenerativeModel):
         terms = {
             "flow_error_r_equals_t": torch.where(r == t, raw, nowhere),
             "flow_error_r_before_t": torch.where(r == t, nowhere, raw),
+            "flow_error_nats": (raw + 1e-9).log() + surprise.detach(),
             "residual_size_error_nats": surprise.detach(),
         }
         return jvp.adaptive(error) + surprise, terms
