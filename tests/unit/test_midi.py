@@ -55,6 +55,12 @@ def test_running_status_and_velocity_0_switch_off():
     assert voice.notes.tolist() == [[0, 192, 60, 64], [96, 192, 62, 64]]
 
 
+def test_of_two_notes_of_one_pitch_the_first_to_begin_ends_first():
+    track = b"\x00\x90\x3c\x40" + b"\x10\x3c\x41" + b"\x10\x3c\x00" + b"\x10\x3c\x00" + END
+    (voice,) = midi.read(file(track), "a").voices
+    assert voice.notes.tolist() == [[0, 32, 60, 64], [16, 48, 60, 65]]
+
+
 def test_tempo_map_agrees_with_pretty_midi():
     tempos = [(0, 500_000), (480, 250_000), (1000, 1_500_000), (5000, 400_000)]
     notes = [(100, 300, 60, 90), (470, 2000, 62, 90), (1000, 7000, 64, 90), (6000, 9000, 65, 90)]

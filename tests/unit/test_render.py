@@ -197,3 +197,11 @@ def test_long_recordings_become_several_clips(tmp_path):
 def test_config_refuses(wrong):
     with pytest.raises(ValueError, match="expected"):
         Config(**wrong)
+
+
+def test_resampling_does_not_fold_what_is_above_half_the_rate(tmp_path):
+    t = np.arange(44_100) / 44_100
+    soundfile.write(tmp_path / "high.wav", 0.5 * np.sin(2 * np.pi * 15_000 * t), 44_100, subtype="FLOAT")
+    (clip,) = recordings.clips(tmp_path / "high.wav", "high", RATE_HZ, 10.0)
+    assert abs(len(clip.samples) - RATE_HZ) <= 1
+    assert np.abs(clip.samples[1000:-1000]).max() < 1e-4  # 75 dB below the tone
