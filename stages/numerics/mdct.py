@@ -115,7 +115,7 @@ def mdct_torch(x: "Tensor", window: "Tensor") -> "Tensor":
 def imdct_torch(frames: "Tensor", window: "Tensor") -> "Tensor":
     """The inverse of `mdct_torch`, differentiable: [..., T, N] -> [..., T N].
 
-    A product with the N x N matrix: at N = 320 it takes a CPU about three times as long as `imdct`.
+    A product with the N x N matrix: at N = 320 it takes a CPU about twice as long as `imdct`.
     """
     keep, cross = _rotation_torch(window)
     rotated = frames @ dst4_matrix(len(window), frames.dtype, frames.device).mT
