@@ -7,7 +7,7 @@ ends the run; a corpus with nothing usable does, saying why.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,18 @@ def configure(params: Params, key: str | None) -> Needs | None:
     except ValueError as problem:
         params.problem(f"{where}.source: {problem}")
         return None
-    settings = params.block(where, plugin.Config, without=("source",))  # type: ignore[attr-defined]
+    others = keys_of_others(source) & set(params.mapping(where))  # so that -S corpora.music.source=folder is enough
+    settings = params.block(where, plugin.Config, without=("source", *others))  # type: ignore[attr-defined]
     return settings and Needs(Config(source, plain(settings)), plugins=(("corpora", source),))
+
+
+def keys_of_others(source: str) -> set[str]:
+    """What other sources read in a corpus's block and this one does not."""
+    keys: dict[str, set[str]] = {}
+    for name in plugins.names("corpora"):
+        plugin: Any = plugins.load("corpora", name)
+        keys[name] = {item.name for item in fields(plugin.Config)}
+    return set().union(*keys.values()) - keys[source]
 
 
 def run(config: Config, raw: Path, work: Path) -> None:

@@ -209,6 +209,16 @@ def test_configure_names_the_problem(block, problem):
         params.finish()
 
 
+def test_another_source_needs_no_other_block():
+    """Keys that other sources read may stay; a key that none reads may not."""
+    block = {"source": "folder", "composer": "bach", "num_pieces": 120, "path": "/songs", "url": "https://a.b/c.zip"}
+    params = Params({"corpora": {"music": block}})
+    needs = download.configure(params, "music")
+    params.finish()
+    assert needs is not None
+    assert needs.config.settings == {"path": "/songs", "kinds": "all", "num_pieces": 120, "licence": ""}
+
+
 def test_configure_hands_over_the_whole_block():
     params = Params({"corpora": {"music": {"source": "chorales", "num_pieces": 5}}})
     needs = download.configure(params, "music")

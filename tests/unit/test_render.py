@@ -199,6 +199,21 @@ def test_config_refuses(wrong):
         Config(**wrong)
 
 
+def test_a_recording_that_breaks_off_leaves_nothing_behind(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "LONGEST_S", 1.0)
+    monkeypatch.setattr(recordings, "BLOCK", 24_000)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE_HZ)
+    soundfile.write(raw / "files/tone.flac", noise, RATE_HZ)
+    data = bytearray((raw / "files/tone.flac").read_bytes())
+    data[len(data) * 3 // 4 :] = bytes(len(data) // 4)
+    (raw / "files/tone.flac").write_bytes(data)
+    piece = {"id": "tone", "path": "files/tone.flac", "kind": "audio"}
+    (tmp_path / "files").mkdir()
+    clips, refused = render.make(Config(), raw, tmp_path, (piece, 0))
+    assert not clips and refused is not None and "lost sync" in refused["reason"]
+    assert not list((tmp_path / "files").iterdir())
+
+
 def test_resampling_does_not_fold_what_is_above_half_the_rate(tmp_path):
     t = np.arange(44_100) / 44_100
     soundfile.write(tmp_path / "high.wav", 0.5 * np.sin(2 * np.pi * 15_000 * t), 44_100, subtype="FLOAT")
