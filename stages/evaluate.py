@@ -34,9 +34,10 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
     if experiment is None:
         return None
     where = f"experiments.{key}"
-    if experiment.classifier not in (known := set(params.mapping("classifiers"))):
-        found = f"{experiment.classifier!r}: no such block{near(experiment.classifier, known)}"
-        params.problem(f"{where}.classifier = {found}")
+    classifiers = params.mapping("classifiers")
+    if experiment.classifier not in classifiers:
+        hint = near(experiment.classifier, set(classifiers))
+        return params.problem(f"{where}.classifier = {experiment.classifier!r}: no such block{hint}")
     settings = params.shared("evaluate", scoring.Settings, experiment.evaluate, where=f"{where}.evaluate")
     block = dict(params.mapping(f"representations.{experiment.representation}"))
     shown = resolved(params, where, experiment)
@@ -49,8 +50,14 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
         params.problem(f"{where}: {problem}")
         return None
     shown |= {"evaluate": plain(settings), "representations": {experiment.representation: block}}
-    numbers = {key: value for key, value in sorted(leaves(shown)) if value is not None}
-    return stage.Needs(Config(str(key), metrics, settings, numbers), tuple(("metrics", name) for name in metrics))
+    shown |= {
+        "split": params.mapping("split"),
+        "classifiers": {experiment.classifier: classifiers[experiment.classifier]},
+    }
+    for section in ("corpora", "renderings"):
+        shown[section] = {name: part for name, part in params.mapping(section).items() if name == block.get("corpus")}
+    config = Config(str(key), metrics, settings, {name: value for name, value in leaves(shown) if value is not None})
+    return stage.Needs(config, tuple(("metrics", name) for name in metrics))
 
 
 def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, Any] | None:
@@ -62,8 +69,9 @@ def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, An
         return None
     network = {"network": experiment.network} if experiment.network else {}
     model = params.shared("model", family.Config, {**experiment.model, **network}, where=f"{where}.model")
-    sampling = params.shared("sample", family.Sampling, experiment.sample, where=f"{where}.sample")
-    if model is None or sampling is None:
+    readers = (family.Sampling, plugins.stage("compress").Config, plugins.stage("sample").Own)
+    sampling = [params.shared("sample", kind, experiment.sample, where=f"{where}.sample") for kind in readers]
+    if model is None or None in sampling:
         return None
     return {
         "representation": experiment.representation,
@@ -72,7 +80,7 @@ def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, An
         **network,
         "model": {key: value for key, value in plain(model).items() if key != "network"},
         "train": {**params.mapping("train"), **experiment.train},
-        "sample": {**params.mapping("sample"), **experiment.sample, **plain(sampling)},
+        "sample": {key: value for part in sampling for key, value in plain(part).items()},
     }
 
 
@@ -82,8 +90,7 @@ def run(
     originals = {clip.id: clip for clip in excerpts.read_references(references)}
     made, about = artifacts.read_json(samples / "manifest.json"), artifacts.read_json(model / "model.json")
     decoded = {item["id"]: audio.read(samples / item["path"], item["id"]) for item in made["reconstructions"]}
-    if decoded and set(decoded) != set(originals):
-        differing = ", ".join(sorted(set(decoded) ^ set(originals)))
+    if decoded and (differing := ", ".join(sorted(set(decoded) ^ set(originals)))):
         raise ValueError(f"{samples} and {references} hold different clips: {differing}; run `dvc repro`")
     evidence = Evidence(
         clip=about["clip"],
@@ -106,8 +113,8 @@ def run(
         artifacts.write_json(draft / "params.json", {**config.params, **training})
         shutil.copyfile(model / "log.jsonl", draft / "training.jsonl")
         log = [json.loads(line) for line in (draft / "training.jsonl").read_text().splitlines()]
-        chosen = exhibits.Exhibits(config.name, evidence.pairs, evidence.sets[1], log)
-        exhibits.write(draft, chosen, config.settings.num_shown)
+        of = exhibits.Exhibits(config.name, evidence.pairs, evidence.sets[1], log)
+        exhibits.write(draft, of, config.settings.num_shown)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,13 @@ def level_db(clip: Clip) -> np.ndarray:
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The loss of each player over the steps: training faint, validation with dots."""
+    import pandas
+
     figure, axes = _canvas(1, (9.0, 3.2))
-    for split, style in (("train", {"alpha": 0.5, "linewidth": 0.8}), ("valid", {"marker": "o", "markersize": 3})):
-        for player in sorted({row["player"] for row in rows}):
-            points = [(row["step"], row["loss"]) for row in rows if (row["split"], row["player"]) == (split, player)]
-            if points:
-                axes[0].plot(*zip(*points, strict=True), label=f"{split}, {player}", **style)
+    styles = {"train": {"alpha": 0.5, "linewidth": 0.8}, "valid": {"marker": "o", "markersize": 3}}
+    log = pandas.DataFrame(list(rows), columns=["split", "player", "step", "loss"])
+    for (split, player), points in log.groupby(["split", "player"]):  # pyright: ignore
+        axes[0].plot(points["step"], points["loss"], label=f"{split}, {player}", **styles[split])
     axes[0].set_xlabel("step")
     axes[0].set_ylabel("loss")
     axes[0].legend(frameon=False, fontsize=8)

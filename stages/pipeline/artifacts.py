@@ -63,6 +63,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder that appears whole under its name when the block ends, or not at all; an older one is replaced."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    for stale in out.parent.glob(f".{out.name}.*"):  # a killed run's; DVC runs one writer of an out at a time
+        shutil.rmtree(stale, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     draft.chmod(0o755)
     try:

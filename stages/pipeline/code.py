@@ -55,7 +55,11 @@ def _imports(source: bytes) -> tuple[str, ...]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(
+                f"from {'.' * node.level}{node.module or ''} import ...: name modules in full, from stages on"
+            )
+        elif isinstance(node, ast.ImportFrom) and node.module:
             found += (f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(found)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+import stages
 from stages.pipeline import artifacts, params
 
 PLAN = Path("data/plan")
@@ -62,7 +63,8 @@ def path_of(stage: str, key: str | None) -> Path:
 
 def work_folder(stage: str, key: str | None, inputs: list[Path]) -> Path:
     """$DVC_ROOT/.work/<stage>/<key>-<hash>; DVC deletes outs before a stage runs, so resume state lives here."""
-    indexes = [path for item in inputs for path in ([item] if item.is_file() else sorted(item.rglob("*.json")))]
+    files = (path for item in inputs for path in ([item] if item.is_file() else sorted(item.rglob("*"))))
+    indexes = [path for path in files if path.is_file() and not path.name.startswith("shard_")]  # index.json has theirs
     identity = artifacts.digest([[path.as_posix(), artifacts.sha256(path)] for path in indexes])
     folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / stage / f"{key or 'all'}-{identity[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +73,9 @@ def work_folder(stage: str, key: str | None, inputs: list[Path]) -> Path:
 
 def die_with_parent() -> None:
     """End when dvc ends, however it ends (Linux): an orphan would go on writing outs. Needs `exec` in cmd."""
-    parent = os.getppid()
     if os.environ.get("DVC_STAGE") and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != stages.PARENT:  # it died before the call
             sys.exit("dvc has gone; stopping")
 
 
