@@ -97,15 +97,8 @@ def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dic
 
 def recorded(path: Path, draft: Path, piece: str) -> list[dict[str, Any]]:
     """A recording as clips of at most LONGEST_S, resampled."""
-    saved: list[dict[str, Any]] = []
-    try:
-        for clip in recordings.clips(path, piece, RATE_HZ, LONGEST_S):
-            saved.append(save(draft, piece, clip, []))
-    except ValueError:  # all of it or nothing
-        for clip in saved:
-            (draft / clip["path"]).unlink()
-        raise
-    return saved
+    recordings.duration_s(path)  # all of it or nothing: what breaks off raises here, before a clip is written
+    return [save(draft, piece, clip, []) for clip in recordings.clips(path, piece, RATE_HZ, LONGEST_S)]
 
 
 def save(draft: Path, piece: str, clip: audio.Clip, instruments: list[str]) -> dict[str, Any]:
