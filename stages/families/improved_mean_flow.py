@@ -15,23 +15,22 @@ Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from stages.networks.bottleneck import Bottleneck, Coding, Decoder, Encoder, given_latent
-from stages.networks.standardise import Standardise
+from stages.networks.bottleneck import given_latent
 from stages.numerics import jvp, paths, times
 from stages.numerics.precision import wide
 from stages.pipeline import plugins
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.network import Network
-from stages.protocols.spec import Field, Spec, Statistics
-from stages.training import losses
+from stages.protocols.spec import Spec, Statistics
+from stages.training import codec
 
-NOISE, TIMES, DROP = 1, 2, 4
+NOISE, TIMES, DROP, HEARD = 1, 2, 4, 5
 """Purposes of a clip's random streams (times takes two)."""
 MODULATION_WIDTH = 128
 USUAL_SHARE = 0.1
@@ -70,22 +69,23 @@ class ImprovedMeanFlowConfig:
     encoder: Literal["joint", "frozen"] = "joint"
     """frozen: from flow_start on, encoder, quantiser and direct decoder stop and the flow alone learns; joint: they
     go on, the flow beside them. Either way the flow's gradient ends at the features."""
+    heard_weight: float = 1.0
+    """Of the mel distance between the data and a one-step sample, the autoencoder's auxiliary loss on what is heard."""
+    heard_temperature: float = 0.5
+    """Of that sample; decode with a temperature near it."""
     condition_drop: float = 0.1
     fraction_equal: float = 0.5
     """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
 
     def __post_init__(self) -> None:
-        names = ("latent_dim", "width", "depth", "num_codebooks", "frames_per_code", "code_dim", "beam_size")
-        names += ("flow_width", "flow_depth")
-        problems = [f"{name} = {getattr(self, name)}: expected at least 1" for name in names if getattr(self, name) < 1]
-        shares = ("quantiser_start", "flow_start", "condition_drop", "fraction_equal")
-        problems += [
+        found = codec.problems(self)
+        counts, shares = ("flow_width", "flow_depth"), ("flow_start", "condition_drop", "fraction_equal")
+        found += [f"{name} = {getattr(self, name)}: expected at least 1" for name in counts if getattr(self, name) < 1]
+        found += [
             f"{name} = {getattr(self, name)}: expected 0 to 1" for name in shares if not 0 <= getattr(self, name) <= 1
         ]
-        if self.codebook_size < 2:
-            problems.append(f"codebook_size = {self.codebook_size}: expected at least 2")
-        if problems:
-            raise ValueError("\n".join(problems))
+        if found:
+            raise ValueError("\n".join(found))
 
 
 @dataclass(frozen=True)
@@ -158,75 +158,49 @@ class ImprovedMeanFlow(GenerativeModel):
         self, config: ImprovedMeanFlowConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
     ) -> None:
         super().__init__(config, spec, statistics, signal)
-        if len(spec.data.frame) != 1 or spec.data.num_classes is not None:
-            raise ValueError(f"improved_mean_flow codes frames of real numbers, this representation has {spec.data}")
-        self.config, self.signal, (frame,) = config, signal, spec.data.frame
-        rate = spec.data.rate_hz
-        self.sample_rate_hz = None if rate is None or spec.clip != "audio" else rate * frame
-        network = plugins.load("networks", config.network)
-        size = (config.width, config.depth, config.dropout, None)
-        self.standardise = Standardise(statistics, config.compand_power)
-        self.encoder = Encoder(frame, config.width, config.latent_dim, network(*size))
-        self.bottleneck = Bottleneck(
-            Coding(
-                config.latent_dim,
-                config.frames_per_code,
-                config.code_dim,
-                config.quantiser,
-                config.num_codebooks,
-                config.codebook_size,
-                config.beam_size,
-            )
-        )
-        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
+        self.config = config
+        self.codec = codec.Codec(config, spec, statistics, signal)
+        self.latent, self.codes = self.codec.latent, self.codec.codes
+        (frame,) = spec.data.frame
         self.log_size = nn.Linear(config.width, frame)
         with torch.no_grad():
-            self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.standardise.std))
+            self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.codec.standardise.std))
         self.nothing = nn.Parameter(torch.zeros(config.width))
+        network = plugins.load("networks", config.network)
         flow = network(config.flow_width, config.flow_depth, config.dropout, MODULATION_WIDTH)
         self.flow = AverageVelocity(frame, config.width + frame, config.flow_width, flow)
-        self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())  # pyright: ignore
-        self.latent = Field((config.latent_dim,), rate_hz=rate)
-        codes = self.bottleneck.codes
-        self.codes = codes and replace(codes, rate_hz=rate and rate / config.frames_per_code)
         self.flowing, self.guessing = True, True
 
     def begin_step(self, step: int, num_steps: int) -> None:
         if step >= int(self.config.quantiser_start * num_steps):
-            self.bottleneck.start()
+            self.codec.bottleneck.start()
         self.flowing = step >= int(self.config.flow_start * num_steps)
         self.guessing = not (self.flowing and self.config.encoder == "frozen")
-        for part in (self.encoder, self.bottleneck, self.decoder):
-            part.requires_grad_(self.guessing)
+        self.codec.requires_grad_(self.guessing)
         for part in (self.log_size, self.flow):
             part.requires_grad_(self.flowing)
         self.nothing.requires_grad_(self.flowing)
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
-        """The autoencoder's loss and the flow's, each from when the schedule says."""
-        x, mask = batch.data.value, batch.data.mask
-        self.bottleneck.train(self.training and self.guessing)  # frozen: the codebooks rest too
+        """The codec's loss and the flow's, each from when the schedule says."""
+        self.codec.bottleneck.train(self.training and self.guessing)  # frozen: the codebooks rest too
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
-            narrowed = self.bottleneck(self.encoder(self.standardise(x), mask), mask)
-            features = self.decoder.features(narrowed.value, mask)
-            y = self.decoder(features, mask)
-            distortion = losses.distortion(self.standardise.inverse(y), x, self.power_per_step)
-            mel = self.mel_distance(self.standardise.inverse(y), batch.data)
-        total = distortion.loss + self.config.mel_weight * mel + self.config.commitment_weight * narrowed.commitment
-        terms = {"noise_to_signal_db": distortion.noise_to_signal_db, "mel_distance": mel.detach()}
-        terms |= {"commitment": narrowed.commitment.detach(), **narrowed.terms}
+            learned = self.codec.learn(batch.data)
+        total, terms = learned.loss, dict(learned.terms)
+        terms["validation_nats"] = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
         if self.flowing or not self.training:
-            flow, flow_terms = self.flow_loss(batch, y.detach(), features.detach())
-            total, terms = (total if self.guessing else total.detach()) + flow, {**terms, **flow_terms}
-        terms["validation_nats"] = distortion.loss.detach() + self.config.mel_weight * mel.detach()
-        if "flow_error_nats" in terms:  # always in validation: weights from before the flow must not win
+            y, features = learned.guess.detach(), learned.features.detach()
+            flow, flow_terms = self.flow_loss(batch, y, features)
+            heard = self.heard_loss(batch, y, features)
+            total = (total if self.guessing else total.detach()) + flow + self.config.heard_weight * heard
+            terms |= {**flow_terms, "mel_distance_sample": heard.detach()}
             terms["validation_nats"] = terms["validation_nats"] + terms["flow_error_nats"]
         return Loss(total, terms, criterion="validation_nats")
 
     def flow_loss(self, batch: Batch, y: Tensor, features: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The adaptively weighted error of the velocity, and how well the residual's size is known; [B] and terms."""
         mask, seeds = batch.data.mask, batch.seeds
-        whole = self.standardise(batch.data.value)
+        whole = self.codec.standardise(batch.data.value)
         residual, device, present = whole - y, y.device, mask.unsqueeze(-1)
         cells = (present.expand_as(residual)).flatten(1).sum(1).clamp_min(1)
         log_size = self.expected_log_size(features)
@@ -254,6 +228,18 @@ class ImprovedMeanFlow(GenerativeModel):
         }
         return jvp.adaptive(error) + surprise, terms
 
+    def heard_loss(self, batch: Batch, y: Tensor, features: Tensor) -> Tensor:
+        """The mel distance of a one-step sample at `heard_temperature` to the data, [B]."""
+        mask = batch.data.mask
+        size = self.expected_log_size(features).detach().exp()
+        e = times.normal(batch.seeds, tuple(y.shape[1:]), HEARD).to(y) * mask.unsqueeze(-1)
+
+        def u(z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+            return self.flow(z, r, t, torch.cat([features, y / size], dim=-1), mask)
+
+        residual = paths.follow(u, self.config.heard_temperature * e, 1)
+        return self.codec.mel_distance(y + size * residual, batch.data)
+
     @torch.no_grad()
     def rate(self, z: Tensor, r: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """du/dt along the flow's own velocity, [B, T, F]; computed for the clips with r < t, 0 elsewhere."""
@@ -269,23 +255,14 @@ class ImprovedMeanFlow(GenerativeModel):
             rate[rows] = jvp.along_path(u, z, r, t, v).rate
         return rate
 
-    def mel_distance(self, y: Tensor, data: Masked) -> Tensor:
-        """Between what y and the data sound like, [B]; 0 where the data are not audio."""
-        if self.sample_rate_hz is None:
-            return y.new_zeros(len(y))
-        with torch.no_grad():
-            target = self.signal(data)
-        sound = self.signal(Masked(y, data.mask))
-        return losses.mel_distance(sound.value, target.value, target.mask, self.sample_rate_hz)
-
     def expected_log_size(self, features: Tensor) -> Tensor:
         """Ln of the residual's expected absolute value, [B, T, F]."""
         return wide(self.log_size(features)).clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
 
     def without_condition(self, like: Tensor) -> Guess:
         """Nothing is known, for as many clips and steps as `like` [B, T, width] has."""
-        shape = (*like.shape[:2], len(self.standardise.std))
-        size = self.standardise.std.expand(shape)
+        shape = (*like.shape[:2], len(self.codec.standardise.std))
+        size = self.codec.standardise.std.expand(shape)
         return Guess(torch.zeros_like(size), size, self.nothing.to(like.dtype).expand_as(like))
 
     def guess(self, request: Request, mask: Tensor) -> Guess:
@@ -295,10 +272,10 @@ class ImprovedMeanFlow(GenerativeModel):
         if latent is None or not latent.mask.any():
             return empty
         given = given_latent(request, self.config.latent_dim)
-        features = self.decoder.features(given.value, given.mask)
+        features = self.codec.decoder.features(given.value, given.mask)
         known = latent.mask.any(1).reshape(-1, 1, 1)
         return Guess(
-            torch.where(known, self.decoder(features, given.mask), empty.mean),
+            torch.where(known, self.codec.decoder(features, given.mask), empty.mean),
             torch.where(known, self.expected_log_size(features).exp(), empty.size),
             torch.where(known, features, empty.features),
         )
@@ -318,22 +295,16 @@ class ImprovedMeanFlow(GenerativeModel):
             return self.flow(z, r, t, context, mask)
 
         residual = paths.follow(u, e, sampling.num_steps)
-        return Masked(self.standardise.inverse((guess.mean + guess.size * residual) * present), mask)
+        return Masked(self.codec.standardise.inverse((guess.mean + guess.size * residual) * present), mask)
 
     def num_function_evaluations(self, sampling: Sampling) -> int:
         return sampling.num_steps
 
     def encode(self, batch: Batch) -> Masked:
-        mask = batch.data.mask
-        return Masked(self.encoder(self.standardise(batch.data.value), mask), mask)
+        return self.codec.encode(batch)
 
     def quantise(self, z: Masked) -> Masked:
-        if self.codes is None:
-            return super().quantise(z)
-        return Masked(self.bottleneck.quantise(z.value, z.mask), self.bottleneck.stack_mask(z.mask))
+        return super().quantise(z) if self.codes is None else self.codec.quantise(z)
 
     def dequantise(self, codes: Masked) -> Masked:
-        if self.codes is None:
-            return super().dequantise(codes)
-        value = self.bottleneck.dequantise(codes.value, codes.mask)
-        return Masked(value, codes.mask.repeat_interleave(self.config.frames_per_code, dim=1))
+        return super().dequantise(codes) if self.codes is None else self.codec.dequantise(codes)

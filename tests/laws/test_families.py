@@ -73,10 +73,10 @@ def test_every_parameter_moves(name):
 @pytest.mark.parametrize("training", [True, False])
 def test_permuting_the_batch_permutes_the_loss(name, training):
     model = fitted(name).train(training)
-    for codebook in model.bottleneck.codebooks:
+    for codebook in model.codec.bottleneck.codebooks:
         codebook.train(False)
-    model.bottleneck.train(False)
-    model.bottleneck.train = lambda mode=True: model.bottleneck  # frozen codebooks
+    model.codec.bottleneck.train(False)
+    model.codec.bottleneck.train = lambda mode=True: model.codec.bottleneck  # frozen codebooks
     order = [4, 2, 0, 5, 1, 3]
     batch = batch_of(seed=50)
     one, other = (model.loss(b, "model", 9) for b in (batch, batches.select(batch, order)))
@@ -89,8 +89,8 @@ def test_permuting_the_batch_permutes_the_loss(name, training):
 @every_family
 def test_micro_batches_have_the_gradient_of_the_whole(name):
     model = fitted(name).train()
-    model.bottleneck.train(False)
-    model.bottleneck.train = lambda mode=True: model.bottleneck  # frozen codebooks
+    model.codec.bottleneck.train(False)
+    model.codec.bottleneck.train = lambda mode=True: model.codec.bottleneck  # frozen codebooks
     batch, gradients = batch_of(seed=51), []
     for num in (1, 3):
         model.zero_grad()
@@ -172,7 +172,10 @@ def test_one_step_asks_the_network_once_for_the_whole_interval():
 def test_a_frozen_encoder_rests_when_the_flow_starts():
     model = model_of("improved_mean_flow", encoder="frozen", flow_start=0.5).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    parts = {"codec": (model.encoder, model.bottleneck, model.decoder), "flow": (model.flow, model.log_size)}
+    parts = {
+        "codec": (model.codec.encoder, model.codec.bottleneck, model.codec.decoder),
+        "flow": (model.flow, model.log_size),
+    }
     for step in range(8):
         model.begin_step(step, 8)
         before = {part: [v.clone() for m in parts[part] for v in m.state_dict().values()] for part in parts}
@@ -188,9 +191,9 @@ def test_a_frozen_encoder_rests_when_the_flow_starts():
 def test_the_flow_does_not_pull_the_codec():
     """A joint codec learns exactly what it learns alone."""
     model, batch = fitted("improved_mean_flow").train(), batch_of(seed=60)
-    model.bottleneck.train(False)
-    model.bottleneck.train = lambda mode=True: model.bottleneck
-    codec = [*model.encoder.parameters(), *model.decoder.parameters()]
+    model.codec.bottleneck.train(False)
+    model.codec.bottleneck.train = lambda mode=True: model.codec.bottleneck
+    codec = [*model.codec.encoder.parameters(), *model.codec.decoder.parameters()]
     gradients = []
     for flowing in (True, False):
         model.flowing = flowing

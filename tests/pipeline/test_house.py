@@ -52,9 +52,9 @@ def test_layers():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT / "stages").as_posix())
 def test_a_file_is_a_page(path):
-    """A stage reads on one screen or two, and no function is longer than a screen."""
+    """A stage has about 120 lines, a family about 300, and no function is longer than a screen."""
     lines = path.read_text().count("\n")
-    assert lines <= (120 if path.parent.name == "stages" else 350)
+    assert lines <= (130 if path.parent.name == "stages" else 350)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno <= 60, node.name

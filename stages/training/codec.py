@@ -1,0 +1,107 @@
+"""What codec families share: frames -> quantised latent -> the best single guess, and the loss that teaches it.
+
+    z = E(x / s),   q = Q(z),   y = D(q),   s = std^compand_power per bin
+    L = ln(|s y - x|^2 / |x|^2) + mel_weight * mel(s y, x) + commitment_weight * |z - sg[q]|^2 / |z|^2
+
+s makes loud bins count more without hiding the weak ones. The first term is the error in the data's own units, whose
+negative is the signal-to-distortion ratio; mel is heard through `signal`. Squared errors make y the mean of what q
+leaves open: faint, noisy bins are reproduced as silence.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.networks.bottleneck import Bottleneck, Coding, Decoder, Encoder
+from stages.networks.standardise import Standardise
+from stages.pipeline import plugins
+from stages.protocols.model import Batch, Masked
+from stages.protocols.spec import Field, Spec, Statistics
+from stages.training import losses
+
+COUNTS = ("latent_dim", "width", "depth", "num_codebooks", "frames_per_code", "code_dim", "beam_size")
+
+
+def problems(config: Any) -> list[str]:
+    """What is wrong with the codec fields of a family's Config."""
+    found = [f"{name} = {getattr(config, name)}: expected at least 1" for name in COUNTS if getattr(config, name) < 1]
+    if config.codebook_size < 2:
+        found.append(f"codebook_size = {config.codebook_size}: expected at least 2")
+    if not 0 <= config.quantiser_start <= 1:
+        found.append(f"quantiser_start = {config.quantiser_start}: expected 0 to 1")
+    return found
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A batch through the codec."""
+
+    loss: Tensor  # [B]
+    terms: Mapping[str, Tensor]  # [B] each, detached
+    features: Tensor  # of the quantised latent [B, T, width]
+    guess: Tensor  # y, standardised [B, T, F]
+
+
+class Codec(nn.Module):
+    """Encoder, bottleneck and direct decoder on frames of real numbers; `config` is the family's."""
+
+    def __init__(self, config: Any, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]) -> None:
+        super().__init__()
+        if len(spec.data.frame) != 1 or spec.data.num_classes is not None:
+            raise ValueError(f"a codec needs frames of real numbers, this representation has {spec.data}")
+        self.config, self.signal, (frame,) = config, signal, spec.data.frame
+        rate = spec.data.rate_hz
+        self.frame_rate_hz = rate if spec.clip == "audio" else None
+        network = plugins.load("networks", config.network)
+        size = (config.width, config.depth, config.dropout, None)
+        self.standardise = Standardise(statistics, config.compand_power)
+        self.encoder = Encoder(frame, config.width, config.latent_dim, network(*size))
+        coding = {name: getattr(config, name) for name in Coding.__dataclass_fields__}
+        self.bottleneck = Bottleneck(Coding(**coding))
+        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
+        assert statistics.std is not None and statistics.mean is not None, "real data have both"
+        self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())
+        self.latent = Field((config.latent_dim,), rate_hz=rate)
+        codes = self.bottleneck.codes
+        self.codes = codes and replace(codes, rate_hz=rate and rate / config.frames_per_code)
+
+    def learn(self, data: Masked) -> Learned:
+        """The loss, and what a decoder on top needs."""
+        narrowed = self.bottleneck(self.encoder(self.standardise(data.value), data.mask), data.mask)
+        features = self.decoder.features(narrowed.value, data.mask)
+        guess = self.decoder(features, data.mask)
+        distortion = losses.distortion(self.standardise.inverse(guess), data.value, self.power_per_step)
+        mel = self.mel_distance(guess, data)
+        loss = distortion.loss + self.config.mel_weight * mel + self.config.commitment_weight * narrowed.commitment
+        terms = {
+            "noise_to_signal_db": distortion.noise_to_signal_db,
+            "noise_to_signal_nats": distortion.loss.detach(),
+            "mel_distance": mel.detach(),
+            "commitment": narrowed.commitment.detach(),
+            **narrowed.terms,
+        }
+        return Learned(loss, terms, features, guess)
+
+    def mel_distance(self, standardised: Tensor, data: Masked) -> Tensor:
+        """Between what standardised frames and the data sound like, [B]; 0 where the data are not audio."""
+        if self.frame_rate_hz is None:
+            return standardised.new_zeros(len(standardised))
+        with torch.no_grad():
+            target = self.signal(data)
+        sound = self.signal(Masked(self.standardise.inverse(standardised), data.mask))
+        samples_per_step = target.value.shape[1] / data.value.shape[1]
+        return losses.mel_distance(sound.value, target.value, target.mask, self.frame_rate_hz * samples_per_step)
+
+    def encode(self, batch: Batch) -> Masked:
+        mask = batch.data.mask
+        return Masked(self.encoder(self.standardise(batch.data.value), mask), mask)
+
+    def quantise(self, z: Masked) -> Masked:
+        return Masked(self.bottleneck.quantise(z.value, z.mask), self.bottleneck.stack_mask(z.mask))
+
+    def dequantise(self, codes: Masked) -> Masked:
+        value = self.bottleneck.dequantise(codes.value, codes.mask)
+        return Masked(value, codes.mask.repeat_interleave(self.config.frames_per_code, dim=1))
