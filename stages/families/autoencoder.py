@@ -35,7 +35,7 @@ class AutoencoderConfig:
     quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     compand_power: float = 0.35
-    mel_weight: float = 0.1
+    mel_weight: float = 0.03
     commitment_weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
     y = D(q) as in the autoencoder;   x = (data / s - y) / w,   w = exp(W(features of q)) its usual size
     z_t = (1 - t) x + t e,   u = U(z_t, r, t | features) the average velocity from r to t
     L = |u + (t - r) sg[du/dt] - (e - x)|^2      du/dt = JVP of u along (v, 0, 1), v = sg[u(z_t, t, t)]
+        + heard_weight * mel(sample, data)
     sample = s (y + w (temperature e - u(temperature e, 0, 1)))
 
 The autoencoder learns exactly as alone; the flow adds what squared errors wash out, chiefly faint high bands. In 10 %
@@ -28,7 +29,7 @@ from stages.pipeline import plugins
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.network import Network
 from stages.protocols.spec import Spec, Statistics
-from stages.training import codec
+from stages.training import codec, losses
 
 NOISE, TIMES, DROP, HEARD = 1, 2, 4, 5
 """Purposes of a clip's random streams (times takes two)."""
@@ -60,7 +61,7 @@ class ImprovedMeanFlowConfig:
     quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     compand_power: float = 0.35
-    mel_weight: float = 0.1
+    mel_weight: float = 0.03
     commitment_weight: float = 1.0
     flow_width: int = 128
     flow_depth: int = 3
@@ -69,7 +70,7 @@ class ImprovedMeanFlowConfig:
     encoder: Literal["joint", "frozen"] = "joint"
     """frozen: from flow_start on, encoder, quantiser and direct decoder stop and the flow alone learns; joint: they
     go on, the flow beside them. Either way the flow's gradient ends at the features."""
-    heard_weight: float = 1.0
+    heard_weight: float = 5.0
     """Of the mel distance between the data and a one-step sample, the autoencoder's auxiliary loss on what is heard."""
     heard_temperature: float = 0.5
     """Of that sample; decode with a temperature near it."""
@@ -238,7 +239,7 @@ class ImprovedMeanFlow(GenerativeModel):
             return self.flow(z, r, t, torch.cat([features, y / size], dim=-1), mask)
 
         residual = paths.follow(u, self.config.heard_temperature * e, 1)
-        return self.codec.mel_distance(y + size * residual, batch.data)
+        return self.codec.mel_distance(y + size * residual, batch.data, losses.FAINT_FLOOR)
 
     @torch.no_grad()
     def rate(self, z: Tensor, r: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:

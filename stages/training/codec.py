@@ -85,15 +85,15 @@ class Codec(nn.Module):
         }
         return Learned(loss, terms, features, guess)
 
-    def mel_distance(self, standardised: Tensor, data: Masked) -> Tensor:
+    def mel_distance(self, standardised: Tensor, data: Masked, floor: float = losses.MEL_FLOOR) -> Tensor:
         """Between what standardised frames and the data sound like, [B]; 0 where the data are not audio."""
         if self.frame_rate_hz is None:
             return standardised.new_zeros(len(standardised))
         with torch.no_grad():
             target = self.signal(data)
         sound = self.signal(Masked(self.standardise.inverse(standardised), data.mask))
-        samples_per_step = target.value.shape[1] / data.value.shape[1]
-        return losses.mel_distance(sound.value, target.value, target.mask, self.frame_rate_hz * samples_per_step)
+        rate_hz = self.frame_rate_hz * target.value.shape[1] / data.value.shape[1]
+        return losses.mel_distance(sound.value, target.value, target.mask, rate_hz, floor)
 
     def encode(self, batch: Batch) -> Masked:
         mask = batch.data.mask

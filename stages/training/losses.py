@@ -26,6 +26,8 @@ SCALES = ((512, 40), (2048, 120))
 """Window in samples, mel bands."""
 MEL_FLOOR = 1.0e-3
 """Magnitudes below are inaudible beside music at its usual level; the metric's own floors lie around it."""
+FAINT_FLOOR = 1.0e-5
+"""Where 16-bit rounding lies: for a sampler, which is to get near silence right too."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ def distortion(y: Tensor, x: Tensor, power_per_step: float) -> Distortion:
     return Distortion(torch.log(ratio + GOOD_ENOUGH), decibels)
 
 
-def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float) -> Tensor:
+def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float, floor: float = MEL_FLOOR) -> Tensor:
     """Mean |ln mel(y) - ln mel(x)| over cells and scales, [B], of signals [B, num_samples]; mask bool of that shape."""
     distances = []
     for num_samples, num_bands in SCALES:
         if y.shape[1] < num_samples:
             continue
-        a, b = (log_mel(signal, num_samples, num_bands, rate_hz) for signal in (y, x))
+        a, b = (log_mel(signal, num_samples, num_bands, rate_hz, floor) for signal in (y, x))
         hop = num_samples // 4
         present = mask[:, num_samples // 2 :: hop][:, : a.shape[1]].to(a.dtype).unsqueeze(-1)
         present = torch.nn.functional.pad(present, (0, 0, 0, a.shape[1] - present.shape[1]))
@@ -61,14 +63,14 @@ def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float) -> Tensor:
     return torch.stack(distances).mean(0) if distances else (y * 0).sum(1)
 
 
-def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float) -> Tensor:
+def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float, floor: float) -> Tensor:
     """[B, num_samples] -> [B, num_frames, num_bands], in float32 with autocast off."""
     with torch.autocast(signal.device.type, enabled=False):
         signal = wide(signal)
         window, filters = (part.to(signal) for part in mel_filters(num_samples, num_bands, rate_hz))
         frames = signal.unfold(1, num_samples, num_samples // 4) * window
         power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
-        return 0.5 * torch.log(power @ filters + MEL_FLOOR**2)
+        return 0.5 * torch.log(power @ filters + floor**2)
 
 
 @lru_cache
