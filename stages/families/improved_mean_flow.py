@@ -72,7 +72,7 @@ class ImprovedMeanFlowConfig:
     go on, the flow beside them. Either way the flow's gradient ends at the features."""
     heard_weight: float = 5.0
     """Of the mel distance between the data and a one-step sample, the autoencoder's auxiliary loss on what is heard."""
-    heard_temperature: float = 0.5
+    heard_temperature: float = 0.2
     """Of that sample; decode with a temperature near it."""
     condition_drop: float = 0.1
     fraction_equal: float = 0.5
