@@ -88,8 +88,11 @@ CASES = {
     "an edit in tracking": ({"stages/pipeline/tracking.py": "\nEDITED = 1\n"}, set()),
     "a width": ({"params.yaml": ("latent_dim: ", "latent_dim: 1")}, of(("train", "evaluate"))),
     "a sampling number": ({"params.yaml": ("num_new_clips: ", "num_new_clips: 1")}, of(("sample", "evaluate"))),
-    "a corpus": ({"params.yaml": ("num_pieces: ", "num_pieces: 1")}, {"download@music"}),
-    "another loudness": ({"params.yaml": ("loudness_lufs: -23", "loudness_lufs: -20")}, {"render@music"}),
+    "a corpus": ({"params.yaml": ("num_pieces: ", "num_pieces: 1")}, {"download@music"} | of(("evaluate",))),
+    "another loudness": (
+        {"params.yaml": ("loudness_lufs: -23", "loudness_lufs: -20")},
+        {"render@music"} | of(("evaluate",)),
+    ),
 }
 
 
