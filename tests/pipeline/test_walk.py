@@ -90,9 +90,11 @@ def plan_of(folder, stage):
 
 
 def within(path, declared):
-    """Inside a declared path, or in the draft beside it that becomes it."""
+    """Inside a declared path, in the draft beside it that becomes it, or the folder of it, which is synced to disk."""
     return any(
-        path == item or path.startswith(item + "/") or path.startswith(str(Path(item).parent / f".{Path(item).name}."))
+        path in (item, Path(item).parent.as_posix())
+        or path.startswith(item + "/")
+        or path.startswith(str(Path(item).parent / f".{Path(item).name}."))
         for item in declared
     )
 
