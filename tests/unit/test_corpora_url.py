@@ -351,7 +351,9 @@ def test_one_bad_member_spoils_nothing_else(tmp_path):
     assert (found, refused) == ({"b.mid"}, ["a.mid"])
 
 
-@pytest.mark.parametrize("data", [b"", b"not an archive" * 100, tarred(("a.mid", b"1" * 9999, {}))[:60]])
+@pytest.mark.parametrize(
+    "data", [b"", b"not an archive" * 100, tarred(("a.mid", b"1" * 9999, {}))[:60]], ids=["empty", "text", "cut"]
+)
 def test_what_is_no_archive_is_told(tmp_path, data):
     with pytest.raises(ValueError, match=r"neither a zip nor a tar|damaged"):
         unpack(tmp_path, data)
