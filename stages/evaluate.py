@@ -1,7 +1,6 @@
 """Score one experiment's reconstructions and new clips with intervals, and keep what people look at and listen to.
 
-metrics.json is flat: <name>, <name>_low, <name>_high, <name>_num clips scored, <name>_failures by reason. A metric that
-could not be computed is absent. Which metrics there are is the content of stages/metrics.
+metrics.json holds <name>, <name>_low, <name>_high, <name>_num clips scored, <name>_failures by reason, flat.
 """
 
 import json
@@ -26,7 +25,7 @@ class Config:
     metrics: tuple[str, ...]
     settings: scoring.Settings
     params: Mapping[str, Any]
-    """Every number of the experiment by dotted key, as the report and MLflow show them."""
+    """Every number of the experiment by dotted key."""
 
 
 def configure(params: Params, key: str | None) -> stage.Needs | None:
@@ -112,7 +111,7 @@ def run(
         training = {f"train.{key}": value for key, value in about["training"].items() if key != "selected"}
         artifacts.write_json(draft / "params.json", {**config.params, **training})
         shutil.copyfile(model / "log.jsonl", draft / "training.jsonl")
-        log = [json.loads(line) for line in (draft / "training.jsonl").read_text().splitlines()]
+        log = list(map(json.loads, (draft / "training.jsonl").read_text().splitlines()))
         of = exhibits.Exhibits(config.name, evidence.pairs, evidence.sets[1], log)
         exhibits.write(draft, of, config.settings.num_shown)
 
