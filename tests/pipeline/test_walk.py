@@ -90,12 +90,14 @@ def plan_of(folder, stage):
 
 
 def within(path, declared):
-    """Inside a declared path, in the draft beside it that becomes it, or the folder of it, which is synced to disk."""
+    return any(path == item or path.startswith(item + "/") for item in declared)
+
+
+def becomes(path, outs):
+    """The draft beside an out that becomes it, or the folder it stands in, which is synced to disk after the rename."""
     return any(
-        path in (item, Path(item).parent.as_posix())
-        or path.startswith(item + "/")
-        or path.startswith(str(Path(item).parent / f".{Path(item).name}."))
-        for item in declared
+        path == Path(out).parent.as_posix() or path.startswith(str(Path(out).parent / f".{Path(out).name}."))
+        for out in outs
     )
 
 
@@ -113,7 +115,7 @@ def test_stages_read_and_write_what_they_declare(walked):
             if what == "load":
                 assert path in plan["code"] or path == "stages/pipeline/tracking.py", f"{stage} loads {path}"
             elif path.split("/")[0] in ("data", "models", "reports"):
-                assert within(path, declared), f"{stage} opens {path}"
+                assert within(path, declared) or becomes(path, plan["outs"]), f"{stage} opens {path}"
         checked.add(stage.split("@")[0])
     graph = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert checked == set(graph) - {"plan"}
