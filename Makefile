@@ -7,14 +7,18 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test slow check bench ui install schema
+.PHONY: repro test chaos slow check bench ui install schema doctor
 
 repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirror the results into MLflow
 	dvc repro
 	python -m stages.publish
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench" --campaigns 5
+
+chaos: $(VENV)/installed      ## the faults again with many more kills; their table goes into README.md
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m fault --campaigns $(or $(CAMPAIGNS),25)
+	python -m tests.faults.outcomes
 
 slow: $(VENV)/installed      ## what takes minutes: byte-identical fresh runs of the whole DAG
 	OMP_NUM_THREADS=1 pytest -m slow

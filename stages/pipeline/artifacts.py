@@ -22,6 +22,8 @@ class NoRoom(OSError):
     """The disk is full, or a quota or file size limit is reached; the message names the out and says how to go on."""
 
 
+DRAFT = ".draft"
+"""How the name of a file ends that is being written."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,7 +58,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with room_for(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -81,6 +83,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         with room_for(out):
             yield draft
+        for stale in draft.rglob(f".*{DRAFT}"):  # of a worker that was killed while it wrote
+            stale.unlink()
         for path in draft.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:

@@ -2,9 +2,10 @@
 
 One thread per process: pools of threads inside pools of processes only fight. Results keep the order of the units.
 
-A worker that is killed (out of memory, a crash inside a library) takes its pool with it. The units without a result
-are then done again, the first of them alone: if it ends a process of its own too, it is to blame. So every loss brings
-at least one unit to its end, and what comes out is what an undisturbed run gives. Workers end with their main process.
+A worker that is killed (out of memory, a crash inside a library) takes its pool with it; one that is only told that
+there is no memory does not, but has no result either. The units without a result are then done again, the first of them
+alone: if it ends a process of its own too, it is to blame. So every loss brings at least one unit to its end, and what
+comes out is what an undisturbed run gives. Workers end with their main process.
 """
 
 import os
@@ -24,6 +25,7 @@ from joblib import Parallel, delayed, parallel_config
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
+LOST = (BrokenProcessPool, MemoryError)
 NUM_ATTEMPTS = 2
 """Of a unit alone, before it is given up."""
 WATCH_S = 0.1
@@ -64,10 +66,9 @@ def map_units(
         try:
             for result in spread(call, units[len(results) :], workers):
                 results.append(result)
-        except BrokenProcessPool:
-            rest = len(units) - len(results)
-            told = f"a worker process was killed; {rest} of {len(units)} units are done again"
-            print(f"{told} (if this comes often, memory is short)", file=sys.stderr)
+        except LOST as problem:
+            rest, what = len(units) - len(results), "out of memory" if isinstance(problem, MemoryError) else "killed"
+            print(f"a worker process was {what}; {rest} of {len(units)} units are done again", file=sys.stderr)
             results.append(alone(call, units[len(results)], guard))
     return results
 
@@ -83,7 +84,7 @@ def spread(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) 
 def alone(call: Callable[[Unit], Result], unit: Unit, guard: Guard | None) -> Result:
     """One unit with nothing beside it."""
     for _ in range(NUM_ATTEMPTS):
-        with suppress(BrokenProcessPool):
+        with suppress(*LOST):
             (result,) = spread(call, [unit], 1)
             return result
     reason = f"it ended its process {NUM_ATTEMPTS} times with nothing beside it: out of memory or time, or a crash"

@@ -46,7 +46,8 @@ class Log:
         return self.file.tell()
 
     def close(self) -> None:
-        self.file.close()
+        with room_for(self.path):  # what could not be written is tried again
+            self.file.close()
 
 
 def means(terms: Mapping[str, list[Tensor]]) -> dict[str, float]:
