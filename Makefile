@@ -34,7 +34,10 @@ bench: $(VENV)/installed      ## speed and memory against the figures wanted; wr
 
 ui: $(VENV)/installed         ## MLflow on 127.0.0.1:5000, the runs side by side
 	python -m stages.publish
-	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+	mlflow ui --host 127.0.0.1 --workers 1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+
+doctor: $(VENV)/installed     ## what could keep this from running here, and what to do about it
+	python -m stages.pipeline.doctor
 
 schema: $(VENV)/installed     ## rewrite params.schema.json, which gives editors completion
 	python -m stages.plan --schema > params.schema.json

@@ -83,9 +83,6 @@ def newest(folder: Path, made_by: Mapping[str, Any] | None = None) -> Checkpoint
 
 def read(path: Path) -> Checkpoint:
     """Raises Damaged where a byte is not what was written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     remedy = "the checkpoint before it is used instead"
     if not (path / "index.json").is_file():
         raise artifacts.Damaged(f"{path} has no index.json; {remedy}")
@@ -96,10 +93,7 @@ def read(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("form") != FORM:
         found = content.get("form") if isinstance(content, dict) else None
         raise ValueError(f"{path} has form {found}, this program reads form {FORM}: {remove(path)}")
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-    except SafetensorError as problem:
-        raise artifacts.Damaged(f"{path} holds no tensors ({problem}); {remedy}") from problem
+    tensors = artifacts.read_tensors(path / "tensors.safetensors", remedy)
     return Checkpoint(int(path.name.removeprefix("step_")), tensors, content["facts"], content["made_by"])
 
 
