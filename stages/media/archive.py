@@ -26,6 +26,7 @@ from stages.protocols.corpus import Refused
 
 BLOCK = 1 << 20
 NUM_MEMBERS = 1_000_000
+TABLE_BYTES = 100 * NUM_MEMBERS
 RATIO, FREE_BYTES = 100, 20_000_000
 """What unpacks to more than so many times its size is a bomb; small ones may."""
 MEMORY_GB, CPU_S = 2.0, 48 * 3600
@@ -107,7 +108,9 @@ def extract(archive: Path, folder: Path, endings: tuple[str, ...], max_bytes: in
 
 
 def from_zip(archive: Path, folder: Path, endings: tuple[str, ...], budget: Budget) -> Iterator[Refused]:
-    with zipfile.ZipFile(archive) as opened:
+    if table_bytes(archive) > TABLE_BYTES:
+        raise TooLarge(f"its table of contents is longer than {NUM_MEMBERS:,} members need")
+    with zipfile.ZipFile(archive) as opened:  # reads all of the table
         for member in opened.infolist():
             budget.meet()
             path = safe(archive, member.filename)
@@ -127,6 +130,16 @@ def from_tar(archive: Path, folder: Path, endings: tuple[str, ...], budget: Budg
                 budget.inflate(member.size)  # what is passed over in a compressed tar is inflated all the same
                 continue
             yield from unpack(path, folder, budget, partial(reader, opened, member, folder) if member.isreg() else None)
+
+
+def table_bytes(archive: Path) -> int:
+    """Length of a zip's table of contents, as the record at its end says and `zipfile` believes."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - (1 << 17)))  # a comment has 64 KiB at most
+        tail = file.read()
+    end, long_end = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
+    size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    return size if size < 0xFFFFFFFF else int.from_bytes(tail[long_end + 40 : long_end + 48], "little")
 
 
 def reader(opened: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> IO[bytes]:

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import safetensors.torch  # noqa: F401 - loaded once, in the process that all others are forked from
 import torch
 import torch._dynamo  # noqa: F401 - optimisers load it on their first step, in a second
+from joblib.externals.loky import get_reusable_executor
 
-from stages import cache, report, sample, train
+from stages import cache, download, report, sample, train
 from stages.media import fetch
-from stages.pipeline import checkpoints, params, plugins, workers
+from stages.pipeline import artifacts, checkpoints, params, plugins, workers
 from stages.protocols.model import Batch, Loss
 from stages.training import loader, loop
 from stages.training.config import TrainConfig
@@ -149,3 +150,14 @@ def waiting(work: Path) -> None:
 def fetching(*arguments: object) -> None:
     """One file over https."""
     fetch.fetch(*arguments)
+
+
+def collecting(folder: Path) -> None:
+    """The download stage on folder/songs; how much memory it took goes to memory.json."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = download.Config("folder", {"path": str(folder / "songs")})
+    download.run(config, folder / "raw", folder / "work")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    get_reusable_executor().shutdown(wait=True)
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    artifacts.write_json(folder / "memory.json", {"grown": 1024 * grown, "workers": 1024 * largest})
