@@ -115,8 +115,9 @@ class Shards(Sequence[Code]):
         path = self.folder / shard.path
         artifacts.check(path, shard.sha256, REMEDY)
         arrays = mapped(path)
-        if len(arrays["starts"]) != len(shard.ids) + 1:
-            raise artifacts.Damaged(f"{path} holds {len(arrays['starts']) - 1} records, its index {len(shard.ids)}")
+        num = len(arrays["starts"]) - 1 if "starts" in arrays else 0
+        if num != len(shard.ids):
+            raise artifacts.Damaged(f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
         return arrays
 
 
@@ -129,6 +130,8 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         start = 8 + int.from_bytes(pages[:8], "little")
+        if start > len(pages):
+            raise ValueError("its header would be longer than the file")
         header = json.loads(pages[8:start])
         return {
             name: np.ndarray(entry["shape"], DTYPES[entry["dtype"]], pages, start + entry["data_offsets"][0])

@@ -5,8 +5,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from stages import cache, download, report, sample, train
 from stages.media import fetch
-from stages.pipeline import artifacts, checkpoints, params, plugins, workers
+from stages.pipeline import artifacts, checkpoints, params, plugins, tracking, workers
 from stages.protocols.model import Batch, Loss
 from stages.training import loader, loop
 from stages.training.config import TrainConfig
@@ -161,3 +163,32 @@ def collecting(folder: Path) -> None:
     get_reusable_executor().shutdown(wait=True)
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     artifacts.write_json(folder / "memory.json", {"grown": 1024 * grown, "workers": 1024 * largest})
+
+
+def tracked(folder: Path, uri: str) -> None:
+    """Training that tells a server of its curves and, once that has some, waits until it is gone."""
+    os.environ |= {"MLFLOW_TRACKING_URI": uri, "DVC_ROOT": str(folder), "PARTITA_TRACKING": "on"}
+    add = tracking.LiveRun.add
+
+    def told(run: tracking.LiveRun, rows: Sequence[tracking.Row], status: str) -> None:
+        add(run, rows, status)
+        (folder / "seen").touch()
+
+    tracking.LiveRun.add = told
+    note = loop.Run.note
+
+    def slowly(run: loop.Run, row: loop.Row) -> None:
+        note(run, row)
+        while row["step"] == 30 and server_lives(uri):
+            time.sleep(0.05)
+
+    loop.Run.note = slowly
+    training(folder, "recurrent")
+
+
+def server_lives(uri: str) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", int(uri.rsplit(":", 1)[1])), 1.0):
+            return True
+    except OSError:
+        return False
