@@ -16,17 +16,17 @@ ROWS: dict[str, Row] = {
     "kill": Row(
         "kill -9 at random moments of training, then the same command",
         "weights, averages, optimiser state and log equal the uninterrupted run's, byte by byte",
-        2,
+        1,
     ),
     "checkpoint": Row(
         "killed while writing a checkpoint; a checkpoint flipped, cut, missing, or of other params or form",
         "named; the one before it serves, or it is refused with the difference",
-        15,
+        27,
     ),
     "damage": Row(
         "flipped bit or cut in a cache shard, a rendered file, a finished model",
         "named when read, with the command that rebuilds it",
-        10,
+        22,
     ),
     "signal": Row(
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3
@@ -53,20 +53,20 @@ ROWS: dict[str, Row] = {
     "tracking": Row(
         "MLflow refused, hung, slow, killed mid-run, locked, created by two at once",
         "the same bytes in every out; published once at the next `publish`; dead runs closed as KILLED",
-        7,
+        12,
     ),
     "download": Row(
-        "hostile downloads and archives", "refused with a reason, nothing outside the folder; honest ones resume", 30
+        "hostile downloads and archives", "refused with a reason, nothing outside the folder; honest ones resume", 65
     ),
     "media": Row(
         "hostile recordings and MIDI files",
         "quarantined with a reason, in a worker with limits; memory stays flat",
-        3,
+        19,
     ),
-    "params": Row("hostile params, checkpoints, models and arrays", "refused by name; nothing executed", 12),
+    "params": Row("hostile params, checkpoints, models and arrays", "refused by name; nothing executed", 76),
     "ui": Row(
         "`make ui` asked by a foreign host, or for files outside its artifacts",
         "listens on 127.0.0.1 alone; refused; pickle off",
-        3,
+        4,
     ),
 }
