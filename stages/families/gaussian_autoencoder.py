@@ -1,0 +1,143 @@
+"""Gaussian autoencoder: the autoencoder's guess, and independent noise of the size that its errors usually have.
+
+    y = D(q) as in the autoencoder;   sigma = std exp(R tanh(W(features of q) / R)) per bin, R = LOG_SIZE_RANGE
+    L = L_autoencoder + mean over bins of [ln sigma + (data / s - y)^2 / (2 sigma^2)] + heard_weight * mel(sample, data)
+    sample = s (y + temperature sigma e),   e ~ N(0, I)
+
+The second term is the negative log-likelihood of standardised data under N(y, sigma^2), less ln sqrt(2 pi), with y held
+fixed: the codec learns as alone, and sigma^2 becomes the mean squared error given the code, so that samples at
+temperature 1 have the power of the data. It is the control for every sampler of the residual: whatever is gained here
+needs no flow. Estimating the mean and variance of the target probability distribution, Nix and Weigend, 1994,
+https://doi.org/10.1109/ICNN.1994.374138.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stages.networks.bottleneck import given_latent
+from stages.numerics import times
+from stages.numerics.precision import wide
+from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
+from stages.protocols.spec import Spec, Statistics
+from stages.training import codec, losses
+
+NOISE, HEARD = 1, 5
+"""Purposes of a clip's random streams."""
+LOG_SIZE_RANGE = 7.0
+"""Sigma stays within e^+-7 of a bin's own standard deviation."""
+
+
+@dataclass(frozen=True)
+class GaussianAutoencoderConfig:
+    network: str
+    latent_dim: int
+    """Per frame, before the quantiser; the bitrate does not depend on it."""
+    width: int
+    depth: int
+    """Blocks on each side of the bottleneck."""
+    dropout: float = 0.0
+    quantiser: Literal["rvq", "fsq", "none"] = "rvq"
+    num_codebooks: int = 8
+    codebook_size: int = 1024
+    frames_per_code: int = 1
+    """Latents that are quantised together; the codes come at the data's rate divided by this."""
+    code_dim: int = 64
+    """Width of what the quantiser sees."""
+    beam_size: int = 16
+    """rvq: prefixes kept while compressing; 0.6 dB of SI-SDR over 1, for encoding alone."""
+    quantiser_start: float = 0.15
+    """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
+    compand_power: float = 0.35
+    mel_weight: float = 0.03
+    commitment_weight: float = 1.0
+    heard_weight: float = 0.0
+    """Of the mel distance between the data and a sample, which a flow may learn from too; 0: likelihood alone."""
+    heard_temperature: float = 0.2
+    """Of that sample."""
+
+    def __post_init__(self) -> None:
+        found = codec.problems(self)
+        for name in ("heard_weight", "heard_temperature"):
+            if not getattr(self, name) >= 0:
+                found.append(f"{name} = {getattr(self, name)}: expected at least 0")
+        if found:
+            raise ValueError("\n".join(found))
+
+
+class GaussianAutoencoder(GenerativeModel):
+    Config = GaussianAutoencoderConfig
+
+    @dataclass(frozen=True)
+    class Sampling:
+        """How residuals are drawn."""
+
+        temperature: float = 1.0
+        """Times sigma: the standard deviation of the noise; 0 gives the guess itself."""
+
+        def __post_init__(self) -> None:
+            if not self.temperature >= 0:
+                raise ValueError(f"temperature = {self.temperature}: expected at least 0")
+
+    needs = frozenset({"latent"})
+
+    def __init__(
+        self, config: GaussianAutoencoderConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
+    ) -> None:
+        super().__init__(config, spec, statistics, signal)
+        self.config = config
+        self.codec = codec.Codec(config, spec, statistics, signal)
+        self.latent, self.codes = self.codec.latent, self.codec.codes
+        self.log_size = nn.Linear(config.width, *spec.data.frame)
+        with torch.no_grad():
+            self.log_size.bias.zero_()
+
+    def begin_step(self, step: int, num_steps: int) -> None:
+        if step >= int(self.config.quantiser_start * num_steps):
+            self.codec.bottleneck.start()
+
+    def loss(self, batch: Batch, player: str, step: int) -> Loss:
+        learned = self.codec.learn(batch.data)
+        y, sigma = learned.guess.detach(), self.sigma(learned.features.detach())
+        present = batch.data.mask.unsqueeze(-1).expand_as(y)
+        error = (self.codec.standardise(batch.data.value) - y) / sigma
+        cells = present.flatten(1).sum(1).clamp_min(1)
+        nats = ((sigma.log() + 0.5 * error.square()) * present).flatten(1).sum(1) / cells
+        total = learned.loss + nats
+        surprise = (error.detach().square() * present).flatten(1).sum(1) / cells
+        terms = dict(learned.terms) | {"residual_nats": nats.detach(), "residual_power_over_expected": surprise}
+        terms["validation_nats"] = terms["noise_to_signal_nats"] + terms["residual_nats"]
+        if self.config.heard_weight:
+            sample = y + self.config.heard_temperature * sigma * self.noise(batch.seeds, sigma, HEARD)
+            heard = self.codec.mel_distance(sample * present, batch.data, losses.FAINT_FLOOR)
+            total = total + self.config.heard_weight * heard
+            terms["mel_distance_sample"] = heard.detach()
+        return Loss(total, terms, criterion="validation_nats")
+
+    def sigma(self, features: Tensor) -> Tensor:
+        """Expected size of the residual, standardised, [B, T, F]."""
+        raw = wide(self.log_size(features))
+        return self.codec.standardise.std * torch.exp(LOG_SIZE_RANGE * torch.tanh(raw / LOG_SIZE_RANGE))
+
+    def noise(self, seeds: Tensor, like: Tensor, purpose: int) -> Tensor:
+        """Standard normal numbers from the clips' seeds, [B, T, F]."""
+        return times.normal(seeds, tuple(like.shape[1:]), purpose).to(like)
+
+    def generate(self, request: Request, sampling: Sampling) -> Masked:
+        latent = given_latent(request, self.config.latent_dim)
+        features, present = self.codec.decoder.features(latent.value, latent.mask), latent.mask.unsqueeze(-1)
+        guess, sigma = self.codec.decoder(features, latent.mask), self.sigma(features)
+        sample = guess + sampling.temperature * sigma * self.noise(request.seeds, sigma, NOISE)
+        return Masked(self.codec.standardise.inverse(sample * present), latent.mask)
+
+    def encode(self, batch: Batch) -> Masked:
+        return self.codec.encode(batch)
+
+    def quantise(self, z: Masked) -> Masked:
+        return super().quantise(z) if self.codes is None else self.codec.quantise(z)
+
+    def dequantise(self, codes: Masked) -> Masked:
+        return super().dequantise(codes) if self.codes is None else self.codec.dequantise(codes)
