@@ -21,7 +21,8 @@ from stages.numerics import jvp, paths, times
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
-from stages.training.residual_flow import TIMES, ResidualFlow
+from stages.training.ground import TIMES
+from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Lesson, in_pairs, squares
 
 
