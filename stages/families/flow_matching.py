@@ -59,7 +59,7 @@ class FlowMatching(GenerativeModel):
     def objective(self, lesson: Lesson) -> Errors:
         """The mean squared error of the velocity."""
         x, e = lesson.x, lesson.e
-        t = times.logit_normal(lesson.seeds, TIMES).to(x)
+        t = times.logit_normal(lesson.seeds, TIMES, self.config.fraction_uniform).to(x)
         v = self.flow.velocity(paths.point(x, e, t), t, t, lesson.context)
         error = squares(v - paths.velocity(x, e, t))
         return Errors(per_cell(error, lesson.context.mask, x), error.detach(), {})

@@ -65,7 +65,8 @@ class MeanFlow(GenerativeModel):
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
-        pairs = times.logit_normal_pairs(lesson.seeds, self.config.fraction_equal, TIMES)
+        config = self.config
+        pairs = times.logit_normal_pairs(lesson.seeds, config.fraction_equal, TIMES, config.fraction_uniform)
         return in_pairs(lesson, pairs, self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:

@@ -74,6 +74,8 @@ class Config:
     """Share of clips that learn without their condition."""
     feature_drop: float = 0.0
     """With a codec: share of clips that learn y and w but not the features; what guidance leads away from."""
+    fraction_uniform: float = 0.0
+    """Share of clips whose times are uniform, not logit-normal; half of them teach the ends that one step asks for."""
     least_std: float = 0.01
     """absent: a bin's standard deviation counts as at least this share of the largest; of rare pixels it is tiny."""
 
@@ -88,7 +90,7 @@ def problems(config: Config) -> list[str]:
     for name in ("flow_width", "flow_depth"):
         if getattr(config, name) < 1:
             found.append(f"{name} = {getattr(config, name)}: expected at least 1")
-    return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "least_std")
+    return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "fraction_uniform", "least_std")
 
 
 def not_shares(config: Config, *names: str) -> list[str]:

@@ -136,3 +136,16 @@ def test_no_jump_goes_past_the_data(num_steps):
 def test_times_of_plain_flows_are_logit_normal():
     t = torch.logit(times.logit_normal(torch.arange(4000), 3).double())
     assert abs(float(t.mean()) + 0.4) < 0.06 and abs(float(t.std()) - 1) < 0.05
+
+
+def test_a_share_of_the_times_is_uniform():
+    """Independent of which pairs are equal; a tenth of uniform times, but not 1 in 100 of the others, is below 0.1."""
+    seeds = torch.arange(4000)
+    for t in (times.logit_normal(seeds, 3, 1.0), times.logit_normal_pairs(seeds, 1.0, 3, 1.0).t.square()):
+        assert abs(float(t.mean()) - 0.5) < 0.02 and abs(float((t < 0.1).float().mean()) - 0.1) < 0.02
+    usual, mixed = (times.logit_normal_pairs(seeds, 0.3, 3, share) for share in (0.0, 0.4))
+    changed = usual.t != mixed.t
+    assert abs(float(changed.float().mean()) - 0.4) < 0.04
+    assert torch.equal(usual.r == usual.t, mixed.r == mixed.t)
+    share = (usual.r == usual.t)[changed].float().mean()
+    assert abs(float(share) - 0.3) < 0.05
