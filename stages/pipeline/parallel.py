@@ -56,7 +56,8 @@ def needs_of(root: Path) -> networkx.DiGraph:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        return networkx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+        graph = repo.index.graph
+        return networkx.relabel_nodes(graph, {stage: stage.addressing for stage in graph})
 
 
 def repeated_of(dvc_yaml: Path) -> list[str]:

@@ -20,7 +20,6 @@ from stages.numerics import times
 from stages.numerics.precision import wide
 from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Spec, Statistics
-from stages.training import losses
 from stages.training.codec import Codec
 from stages.training.ground import HEARD, Asked, Frame, Frames, Ground, Heard, OneStep, per_cell
 from stages.training.velocity import Context
@@ -100,7 +99,7 @@ class Residual(nn.Module):
         e = times.normal(batch.seeds, tuple(told.mean.shape[1:]), HEARD).to(told.mean) * batch.data.mask.unsqueeze(-1)
         residual = sample(asked(told.context), self.config.heard_temperature * e)
         sound = told.mean + told.size * residual
-        heard = self.codec.mel_distance(sound, batch.data, losses.FAINT_FLOOR)
+        heard = self.codec.mel_distance(sound, batch.data)
         return Heard(self.config.heard_weight * heard, {"mel_distance_sample": heard.detach()})
 
     def given(self, request: Request, mask: Tensor) -> Frames:

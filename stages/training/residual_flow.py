@@ -58,7 +58,7 @@ class Config:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.2
     commitment_weight: float = 1.0
     flow_width: int = 128
     flow_depth: int = 3
