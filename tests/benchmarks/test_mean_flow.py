@@ -4,6 +4,9 @@ A training step here is the flow alone (no codec, which would hide the differenc
 network on the same batch of 16 x 2 s, float32, without the optimiser.
 """
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -29,21 +32,21 @@ def model_of(family, **changes):
     return kind(config, representation.spec, statistics, representation.signal)
 
 
-def step_of(family, **changes):
+def step_of(family, batch=BATCH, **changes):
     """Loss and gradient of the flow alone."""
     model = model_of(family, encoder="absent", flow_width=WIDTH, flow_depth=DEPTH, **changes).train()
     generator = torch.Generator().manual_seed(1)
-    data = torch.randn(BATCH, STEPS, BINS, generator=generator)
-    batch = Batch(
-        tuple(map(str, range(BATCH))),
-        torch.arange(BATCH),
-        Masked(data, torch.ones(BATCH, STEPS, dtype=torch.bool)),
+    data = torch.randn(batch, STEPS, BINS, generator=generator)
+    clips = Batch(
+        tuple(map(str, range(batch))),
+        torch.arange(batch),
+        Masked(data, torch.ones(batch, STEPS, dtype=torch.bool)),
         {},
     )
 
     def step():
         model.zero_grad()
-        model.loss(batch, "model", 0).total.mean().backward()
+        model.loss(clips, "model", 0).total.mean().backward()
 
     return step
 
@@ -67,3 +70,31 @@ def test_step_time_against_flow_matching(variant, figure):
     pairs = table.pairs(step_of("improved_mean_flow", **VARIANTS[variant]), step_of("flow_matching"), 21)
     unit = "of flow matching's CPU time (16 x 2 s, float32, 1 thread)"
     figure(table.of(f"improved_mean_flow_step_{variant}", [a / b for a, b in pairs], unit, 2.2, 1.5))
+
+
+MEMORY = """
+import resource
+from tests.benchmarks.test_mean_flow import step_of
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+step_of("flow_matching", batch=1)()
+before, step = peak(), step_of({family!r}, **{changes!r})
+for _ in range(3):
+    step()
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_memory_against_flow_matching(variant, figure):
+    """What three steps add to a process's peak, each in a process of its own."""
+
+    def measured(family, **changes):
+        code = MEMORY.format(family=family, changes=changes)
+        done = subprocess.run([sys.executable, "-c", code], cwd=table.ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    ratios = [measured("improved_mean_flow", **VARIANTS[variant]) / measured("flow_matching") for _ in range(5)]
+    figure(table.of(f"improved_mean_flow_memory_{variant}", ratios, "of flow matching's peak, 16 x 2 s", 2.0, 1.3))
