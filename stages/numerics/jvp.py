@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.numerics.forward_mode import lean
 from stages.numerics.paths import AverageVelocity, per_clip
 
 
@@ -26,7 +25,7 @@ class Derivative:
 
 def along_path(u: AverageVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Derivative:
     """u(z, r, t) and du/dt where dz/dt = v; in the dtype of z with autocast off, since tangents lose bits fast."""
-    with torch.autocast(z.device.type, enabled=False), lean():
+    with torch.autocast(z.device.type, enabled=False):
         value, rate, *_ = torch.func.jvp(u, (z, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
     return Derivative(value, rate)
 

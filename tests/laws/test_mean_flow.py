@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from stages.networks.convnext import ConvNeXt
-from stages.numerics import forward_mode, jvp, paths
+from stages.numerics import jvp, paths
 from tests.laws.test_flow import RATE, double, linear_u
 
 R, T = torch.tensor([0.1, 0.3, 0.5]).double(), torch.tensor([0.8, 0.9, 0.5]).double()
@@ -49,25 +49,6 @@ def test_any_other_tangent_is_seen(tangent, monkeypatch):
     monkeypatch.setattr(torch.func, "jvp", swapped)
     with pytest.raises(AssertionError):
         test_derivative_agrees_with_finite_differences()
-
-
-@pytest.mark.parametrize("affine", [True, False])
-def test_lean_rules_are_torchs_own(affine):
-    """Linear, depthwise convolution and layer norm, with weights and without, through a product of two paths."""
-    torch.manual_seed(2)
-    linear, mix = nn.Linear(6, 5, bias=affine).double(), nn.Conv1d(5, 5, 3, padding=1, groups=5, bias=affine).double()
-    norm = nn.LayerNorm(5, elementwise_affine=affine).double()
-
-    def network(x):
-        hidden = mix(linear(x).transpose(1, 2)).transpose(1, 2)
-        return norm(hidden) * hidden
-
-    x, dx = double(3, 7, 6), double(3, 7, 6)
-    expected = torch.func.jvp(network, (x,), (dx,))
-    with forward_mode.lean():
-        found = torch.func.jvp(network, (x,), (dx,))
-        assert torch.equal(network(x), expected[0])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_identity_holds_for_a_linear_ode_in_closed_form():
