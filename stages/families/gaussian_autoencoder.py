@@ -61,7 +61,7 @@ class GaussianAutoencoderConfig:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.2
+    mel_weight: float = 0.1
     commitment_weight: float = 1.0
     heard_weight: float = 0.0
     """Of the mel distance between the data and a sample, where a flow to be compared learns from its own, too."""

@@ -58,17 +58,17 @@ class Config:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.2
+    mel_weight: float = 0.1
     commitment_weight: float = 1.0
-    flow_width: int = 128
+    flow_width: int = 192
     flow_depth: int = 3
-    flow_start: float = 0.5
+    flow_start: float = 0.65
     """Share of the training before the flow begins."""
     encoder: Literal["joint", "frozen", "absent"] = "joint"
     """frozen: from flow_start on, encoder, quantiser and direct decoder stop and the flow alone learns; joint: they
     go on, the flow beside them; either way the flow's gradient ends at the features. absent: there is no codec and no
     latent, the flow makes the data themselves from noise and class labels."""
-    heard_weight: float = 5.0
+    heard_weight: float = 10.0
     """Of the mel distance between the data and a one-step sample, the autoencoder's auxiliary loss on what is heard."""
     heard_temperature: float = 0.2
     """Of that sample; decode with a temperature near it."""
