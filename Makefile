@@ -7,14 +7,18 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test slow check bench ui install schema
+.PHONY: repro test chaos slow check bench ui install schema doctor
 
 repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS experiments at once, then publish to MLflow
 	python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 	python -m stages.publish
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench" --campaigns 5
+
+chaos: $(VENV)/installed      ## the faults again with many more kills; their table goes into README.md
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m fault --campaigns $(or $(CAMPAIGNS),25)
+	python -m tests.faults.outcomes
 
 slow: $(VENV)/installed      ## what takes minutes: byte-identical fresh runs of the whole DAG
 	OMP_NUM_THREADS=1 pytest -m slow
@@ -30,7 +34,10 @@ bench: $(VENV)/installed      ## speed and memory against the figures wanted; wr
 
 ui: $(VENV)/installed         ## MLflow on 127.0.0.1:5000, the runs side by side
 	python -m stages.publish
-	mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+	mlflow ui --host 127.0.0.1 --workers 1 --port $(or $(PORT),5000) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+
+doctor: $(VENV)/installed     ## what could keep this from running here, and what to do about it
+	python -m stages.pipeline.doctor
 
 schema: $(VENV)/installed     ## rewrite params.schema.json, which gives editors completion
 	python -m stages.plan --schema > params.schema.json

@@ -15,7 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.pipeline import artifacts, code, params, plugins, schema
-from stages.pipeline.stage import PLAN, Needs, entry_digest, path_of
+from stages.pipeline.stage import PLAN, Needs, entry_digest, path_of, running
 
 NAME = re.compile(r"[a-z0-9_]+")
 
@@ -38,7 +38,7 @@ def main() -> None:
         plans = make(Path("."))
     except ValueError as problem:
         sys.exit(str(problem))
-    with artifacts.new_folder(PLAN) as draft:
+    with running("plan", None), artifacts.new_folder(PLAN) as draft:
         for path, plan in plans.items():
             artifacts.write_json(draft / path.relative_to(PLAN), plan)
 

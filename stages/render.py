@@ -13,10 +13,11 @@ from stages.media import audio, midi, recordings, synth
 from stages.pipeline import artifacts, stage
 from stages.pipeline.params import Params
 from stages.pipeline.stage import Needs
-from stages.pipeline.workers import map_units
+from stages.pipeline.workers import Guard, map_units
 
 RATE_HZ = 24_000
 LONGEST_S = 600  # longer recordings become several clips, so that no later stage meets an hour at once
+MEMORY_GB, CPU_S = 12.0, 3600  # of one piece: two hours of MIDI take 6 GB
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,18 @@ def configure(params: Params, key: str | None) -> Needs | None:
     """Read renderings.<key>, whose key is a corpus."""
     if key not in params.mapping("corpora"):
         params.problem(f"renderings.{key}: there is no corpus of that name")
-    config = params.block(f"renderings.{key}", Config)
-    return config and Needs(config)
+    return (config := params.block(f"renderings.{key}", Config)) and Needs(config)
 
 
 def run(config: Config, raw: Path, audio_folder: Path) -> None:
     """Render or resample every piece of `raw`."""
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
-    units: list[tuple[dict[str, Any], int]] = [
-        (piece, k) for piece in pieces for k in range(config.num_renderings if piece["kind"] == "midi" else 1)
-    ]
+    units = [(p, k) for p in pieces for k in range(config.num_renderings if p["kind"] == "midi" else 1)]
     with artifacts.new_folder(audio_folder) as draft:
         (draft / "files").mkdir()
-        results = map_units(partial(make, config, raw, draft), units)
+        results = map_units(partial(make, config, raw, draft), units, guard=Guard(MEMORY_GB, CPU_S, lost))
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
-        reasons = {refused["path"]: refused for _, refused in results if refused}  # one for all its renderings
+        reasons = {item["path"]: item for _, item in results if item}  # one for all renderings of a piece
         refused = [reasons[path] for path in sorted(reasons)]
         if not clips:
             raise ValueError(f"no piece of {raw} could be rendered: {refused[:3]}; see its manifest.json")
@@ -69,15 +67,18 @@ Made = tuple[list[dict[str, Any]], dict[str, str] | None]
 def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int]) -> Made:
     """The clips of one piece's rendering as written under `draft`, or why there are none."""
     piece, k = unit
-    path = raw / piece["path"]
     try:
         if piece["kind"] == "midi":
-            return [rendered(config, path, draft, piece["id"], k)], None
+            return [rendered(config, raw / piece["path"], draft, piece["id"], k)], None
         if piece["kind"] == "audio":
-            return recorded(path, draft, piece["id"]), None
-        return [], {"path": piece["path"], "reason": f"a piece of kind {piece['kind']} has no sound"}
+            return recorded(raw / piece["path"], draft, piece["id"]), None
+        return lost(unit, f"a piece of kind {piece['kind']} has no sound")
     except ValueError as problem:
-        return [], {"path": piece["path"], "reason": str(problem)}
+        return lost(unit, str(problem))
+
+
+def lost(unit: tuple[dict[str, Any], int], reason: str) -> Made:
+    return [], {"path": unit[0]["path"], "reason": reason}
 
 
 def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stages.media import recordings
+from stages.media import recordings, tree
+from stages.pipeline.workers import Guard, map_units
 from stages.protocols.corpus import Collected, Corpus, Piece, Refused
 
 REMEDY = "Check dataset, subset, split, revision and network; private or gated ones need HF_TOKEN in the environment."
@@ -157,11 +158,17 @@ def save(config: HuggingFaceConfig, folder: Path, data: bytes, sha256: str, stem
     path = folder / "files" / f"{slug}-{sha256[:12]}"
     path.write_bytes(data)
     try:
-        duration_s = round(recordings.duration_s(path), 6)
+        guard = Guard(tree.MEMORY_GB, tree.CPU_S, refuse)
+        (duration_s,) = map_units(recordings.duration_s, [path], guard=guard)
         if duration_s > config.longest_s:
             raise ValueError(f"longer than longest_s = {config.longest_s:g}")
     except ValueError:
         path.unlink()
         raise
     final = path.rename(f"{path}.{soundfile.info(path).format.lower()}")
-    return Piece(path.name, final.relative_to(folder).as_posix(), "audio", duration_s, sha256, licence)
+    return Piece(path.name, final.relative_to(folder).as_posix(), "audio", round(duration_s, 6), sha256, licence)
+
+
+def refuse(path: Path, reason: str) -> float:
+    """In place of the duration of a recording that broke its worker."""
+    raise ValueError(reason)

@@ -71,7 +71,7 @@ class Url(Corpus):
         max_bytes = int(config.max_gb * 1e9)
         fetch.fetch(config.url, path, config.sha256, max_bytes, self.trust)
         archive.discard(unpacked)
-        refused = archive.extract(path, unpacked, tree.ENDINGS[config.kinds], max_bytes)
+        refused = archive.extract_apart(path, unpacked, tree.ENDINGS[config.kinds], max_bytes)
         found = tree.gather(unpacked, folder, config.kinds, config.num_pieces, config.licence, os.replace)
         archive.discard(unpacked)
         path.unlink()

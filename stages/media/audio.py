@@ -1,5 +1,6 @@
 """Audio clips on disk: float32 mono in memory, 16-bit FLAC in outs (the same samples, the same bytes)."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def write(path: Path, clip: Clip) -> None:
     peak = float(np.abs(clip.samples).max(initial=0.0))
     if not peak <= 1.0:
         raise ValueError(f"{clip.id}: peak {peak}, expected at most 1; limit the samples before writing {path}")
-    soundfile.write(path, clip.samples, clip.rate_hz, format="FLAC", subtype="PCM_16")
+    encoded = io.BytesIO()  # libsndfile itself does not say when a disk is full
+    soundfile.write(encoded, clip.samples, clip.rate_hz, format="FLAC", subtype="PCM_16")
+    path.write_bytes(encoded.getvalue())
 
 
 def resample(clip: Clip, rate_hz: int) -> Clip:

@@ -17,12 +17,14 @@ from typing import Any, Literal, TypeVar
 
 from stages.media import midi, recordings
 from stages.pipeline import artifacts
-from stages.pipeline.workers import map_units
+from stages.pipeline.workers import Guard, map_units
 from stages.protocols.corpus import Collected, Piece, Refused
 
 AUDIO = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".oga", ".opus", ".mp3")
 MIDI = (".mid", ".midi")
 LONGEST_ID = 80
+MEMORY_GB, CPU_S = 2.0, 900
+"""Of one file, while it is looked through; ten hours of sound take seconds and 0.1 GB."""
 
 Kinds = Literal["all", "midi", "audio"]
 ENDINGS: dict[str, tuple[str, ...]] = {"all": AUDIO + MIDI, "midi": MIDI, "audio": AUDIO}
@@ -36,8 +38,8 @@ def gather(root: Path, folder: Path, kinds: Kinds, num_pieces: int, licence: str
     """Bring (copy or move) the music under `root` to `folder`/files, in natural order; `num_pieces` 0 takes all."""
     paths, refused = candidates(root, kinds)
     (folder / "files").mkdir(parents=True, exist_ok=True)
-    take = partial(take_file, root, folder, licence, bring)
-    collected = enough(folder, paths, num_pieces, lambda batch: map_units(take, batch))
+    take, guard = partial(take_file, root, folder, licence, bring), Guard(MEMORY_GB, CPU_S, partial(lost, root, folder))
+    collected = enough(folder, paths, num_pieces, lambda batch: map_units(take, batch, guard=guard))
     return Collected(collected.pieces, (*refused, *collected.refused))
 
 
@@ -70,7 +72,7 @@ def candidates(root: Path, kinds: Kinds) -> tuple[list[Path], list[Refused]]:
     """The music files under `root` by natural order of their paths; hidden files are not music."""
     endings = ENDINGS[kinds]
     found = [Path(home) / name for home, _, names in os.walk(root) for name in names if not name.startswith(".")]
-    music = [path for path in found if path.suffix.lower() in endings]
+    music = [path for path in found if path.suffix.lower() in endings and path.is_file()]  # no pipe, no device
     kept: dict[str, Path] = {}
     refused = []
     for path in sorted(music, key=lambda path: (endings.index(path.suffix.lower()), path.as_posix())):
@@ -87,15 +89,28 @@ def natural(text: str) -> list[tuple[int, str]]:
 
 def take_file(root: Path, folder: Path, licence: str, bring: Bring, path: Path) -> Piece | Refused:
     """One file as a piece of `folder`, or the reason why it cannot be."""
-    name = path.relative_to(root).as_posix()
-    piece_id = id_of(path.relative_to(root).with_suffix("").as_posix())
-    target = folder / "files" / f"{piece_id}{path.suffix.lower()}"
+    piece_id, target = place_of(root, folder, path)
     try:
-        bring(path, target)
+        if path.exists() or not target.exists():  # else a worker that was killed has moved it
+            with artifacts.room_for(folder):
+                bring(path, target)
         return piece_of(folder, target, piece_id, licence)
+    except artifacts.NoRoom:
+        raise
     except (OSError, ValueError) as problem:
-        target.unlink(missing_ok=True)
-        return Refused(name, str(problem))
+        return lost(root, folder, path, str(problem))
+
+
+def lost(root: Path, folder: Path, path: Path, reason: str) -> Refused:
+    """A file that cannot be used leaves nothing in `folder`."""
+    place_of(root, folder, path)[1].unlink(missing_ok=True)
+    return Refused(path.relative_to(root).as_posix(), reason)
+
+
+def place_of(root: Path, folder: Path, path: Path) -> tuple[str, Path]:
+    """A file's id, and where it goes."""
+    piece_id = id_of(path.relative_to(root).with_suffix("").as_posix())
+    return piece_id, folder / "files" / f"{piece_id}{path.suffix.lower()}"
 
 
 def id_of(stem: str) -> str:

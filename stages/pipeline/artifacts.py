@@ -1,18 +1,33 @@
 """Files that are written once, whole, in bytes that depend only on their content, and checked when read."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Damaged(ValueError):
     """A file's bytes are not those that were written; the message names it and says how to rebuild it."""
+
+
+class NoRoom(OSError):
+    """The disk is full, or a quota or file size limit is reached; the message names the out and says how to go on."""
+
+
+DRAFT = ".draft"
+"""How the name of a file ends that is being written."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256(path: Path) -> str:
@@ -45,30 +60,45 @@ def write_json(path: Path, value: Any) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with room_for(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=DRAFT)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
+
+
+def read_tensors(path: Path, remedy: str) -> "dict[str, Tensor]":
+    """A safetensors file, on the CPU; Damaged where it is none, whatever its digest says. Nothing in it is run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as problem:
+        raise Damaged(f"{path} is no safetensors file ({problem}); {remedy}") from problem
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder that appears whole under its name when the block ends, or not at all; an older one is replaced."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    for stale in out.parent.glob(f".{out.name}.*"):  # a killed run's; DVC runs one writer of an out at a time
+    for stale in out.parent.glob(f".{out.name}.*"):  # a killed run's; stage.main lets one writer in at a time
         shutil.rmtree(stale, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     draft.chmod(0o755)
     try:
-        yield draft
+        with room_for(out):
+            yield draft
+        for stale in draft.rglob(f".*{DRAFT}"):  # of a worker that was killed while it wrote
+            stale.unlink()
         for path in draft.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -80,6 +110,35 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_folder(out.parent)
+
+
+@contextmanager
+def room_for(out: Path) -> Iterator[None]:
+    """Inside, running out of space raises NoRoom, which names `out`."""
+    try:
+        yield
+    except NoRoom:
+        raise
+    except Exception as problem:
+        # safetensors writes in Rust, whose errors say "(os error 28)" and carry no errno
+        rust = any(f"(os error {number})" in str(problem) for number in FULL)
+        if rust or (isinstance(problem, OSError) and problem.errno in FULL):
+            told = f"no room to write {out}: free some disk space, then run the same command again"
+            raise NoRoom(errno.ENOSPC, f"{told} ({problem})") from problem
+        raise
+
+
+@contextmanager
+def alone(lock: Path, doing: str) -> Iterator[None]:
+    """Inside, no other process is inside by the same lock file; others say what is being done, and wait."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process {doing}; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sync_folder(folder: Path) -> None:

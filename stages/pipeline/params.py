@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 T = TypeVar("T")
+MOST_BYTES, MOST_VALUES = 10_000_000, 100_000
+"""Of params.yaml."""
 OVERRIDES = ("model", "train", "sample", "evaluate")
 
 
@@ -117,13 +119,26 @@ class Params:
 
 def read(path: Path) -> Params:
     """Read params.yaml (YAML 1.2, plain data only). ValueError where it is not a mapping."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read")
     try:
         tree = YAML(typ="safe").load(path)
-    except YAMLError as problem:
-        raise ValueError(f"{path} is not valid YAML: {problem}") from problem
+        num_values = size(tree, {})
+    except (YAMLError, RecursionError) as problem:
+        raise ValueError(f"{path} is not valid YAML: {str(problem) or 'it is nested too deep'}") from problem
+    if num_values > MOST_VALUES:
+        raise ValueError(f"{path} unfolds to {num_values:,} values by its aliases, at most {MOST_VALUES:,} are read")
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must hold a mapping, it holds {tree!r}")
     return Params(tree)
+
+
+def size(tree: Any, known: dict[int, int]) -> int:
+    """Values in the tree where every alias is written out; in an instant, however many. RecursionError for a ring."""
+    if id(tree) not in known:
+        inner = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ()
+        known[id(tree)] = 1 + sum(size(value, known) for value in inner)
+    return known[id(tree)]
 
 
 def parse(config: type[T], values: Mapping[str, Any], *, where: str, places: Mapping[str, str] | None = None) -> T:

@@ -115,22 +115,31 @@ class Shards(Sequence[Code]):
         path = self.folder / shard.path
         artifacts.check(path, shard.sha256, REMEDY)
         arrays = mapped(path)
-        if len(arrays["starts"]) != len(shard.ids) + 1:
-            raise artifacts.Damaged(f"{path} holds {len(arrays['starts']) - 1} records, its index {len(shard.ids)}")
+        num = len(arrays["starts"]) - 1 if "starts" in arrays else 0
+        if num != len(shard.ids):
+            raise artifacts.Damaged(f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
         return arrays
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file as read-only views of the mapped file: nothing is read before it is used."""
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    start = 8 + int.from_bytes(pages[:8], "little")
-    header = json.loads(pages[8:start])
-    return {
-        name: np.ndarray(entry["shape"], DTYPES[entry["dtype"]], pages, start + entry["data_offsets"][0])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    """The arrays of a safetensors file as read-only views of the mapped file: nothing is read before it is used.
+
+    Damaged where it is none, or claims what it does not hold.
+    """
+    try:
+        with path.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        start = 8 + int.from_bytes(pages[:8], "little")
+        if start > len(pages):
+            raise ValueError("its header would be longer than the file")
+        header = json.loads(pages[8:start])
+        return {
+            name: np.ndarray(entry["shape"], DTYPES[entry["dtype"]], pages, start + entry["data_offsets"][0])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as problem:
+        raise artifacts.Damaged(f"{path} is no safetensors file ({type(problem).__name__}); {REMEDY}") from problem
 
 
 def _record(name: str, arrays: Mapping[str, np.ndarray], row: int) -> Code:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,14 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
     config = params.parse(run.__annotations__["config"], plan["config"], where=f"{plan_file} config")
     if work:
         paths.append(work_folder(name, key, [plan_file, *map(Path, plan["deps"])]))
-    run(config, *paths)
+    with running(name, key):
+        run(config, *paths)
+
+
+def running(name: str, key: str | None) -> AbstractContextManager[None]:
+    """Inside, no other process runs the same stage in this folder; copies for `dvc exp run --temp` have their own."""
+    told = name if key is None else f"{name}@{key}"
+    return artifacts.alone(Path(".work/running") / f"{told}.lock", f"runs {told} here")
 
 
 def entry_digest(dvc_yaml: Path, stage: str) -> str:

@@ -3,6 +3,7 @@
 A resumed run cuts the file where its checkpoint was taken and goes on, so that the whole file equals an unbroken run's.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,26 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.pipeline.artifacts import Damaged
+from stages.pipeline.artifacts import Damaged, room_for
 
 
 class Log:
     """A file of rows, and who else wants them."""
 
-    def __init__(self, path: Path, position: int = 0) -> None:
-        """Go on after `position` bytes of what is there."""
+    def __init__(self, path: Path, position: int = 0, sha256: str | None = None) -> None:
+        """Go on after `position` bytes of what is there; Damaged where they have not the sha256 of the checkpoint."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        if path.stat().st_size < position:
-            raise Damaged(f"{path} is shorter than its checkpoint says; delete {path.parent} to train from the start")
+        self.path = path
         self.file = path.open("r+b")
+        kept = self.file.read(position)
+        self.sha256 = hashlib.sha256(kept)
+        if len(kept) < position or sha256 not in (None, self.sha256.hexdigest()):
+            self.file.close()
+            raise Damaged(f"{path} is not what its checkpoint says; delete {path.parent} to train from the start")
         self.file.truncate(position)
-        self.file.seek(position)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; refuses NaN and infinity, which JSON cannot hold."""
-        self.file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self.file.flush()
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        with room_for(self.path):
+            self.file.write(line)
+            self.file.flush()
+        self.sha256.update(line)
 
     def position(self) -> int:
         """Bytes so far, safely on disk."""
@@ -39,7 +46,8 @@ class Log:
         return self.file.tell()
 
     def close(self) -> None:
-        self.file.close()
+        with room_for(self.path):  # what could not be written is tried again
+            self.file.close()
 
 
 def means(terms: Mapping[str, list[Tensor]]) -> dict[str, float]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.pipeline import checkpoints
+from stages.pipeline import checkpoints, params
 from stages.protocols.model import Batch, GenerativeModel, Loss
 from stages.training import batches, interrupt, seeds
 from stages.training.config import TrainConfig
@@ -97,8 +97,9 @@ class Run:
         self.best: Best | None = None
         self.best_weights: Weights = {}
         self.num_done = 0
-        position = self.resume(checkpoints.newest(work / CHECKPOINTS))
-        self.log = Log(work / LOG, position)
+        settings = {"train": params.plain(config), "model": params.plain(model.config), "work": work.name}
+        self.made_by = dict(params.leaves(settings))  # the name of `work` holds a hash of the plan and the data
+        self.log = self.resume(checkpoints.newest(work / CHECKPOINTS, self.made_by))
         self.shown: dict[str, str] = {}
 
     def step(self, step: int, batch: Batch) -> None:
@@ -207,15 +208,16 @@ class Run:
             tensors |= {f"optimiser/{player}/{name}": value for name, value in optimiser.state()}
         facts = {
             "log_position": self.log.position(),
+            "log_sha256": self.log.sha256.hexdigest(),
             "players": list(self.optimisers),
             "best": self.best and [self.best.num_steps, self.best.criterion, self.best.value],
         }
-        checkpoints.save(self.work / CHECKPOINTS, checkpoints.Checkpoint(done, tensors, facts))
+        checkpoints.save(self.work / CHECKPOINTS, checkpoints.Checkpoint(done, tensors, facts, self.made_by))
 
-    def resume(self, checkpoint: checkpoints.Checkpoint | None) -> int:
-        """Take up a checkpoint, where there is one. Returns how many bytes of the log belong to it."""
+    def resume(self, checkpoint: checkpoints.Checkpoint | None) -> Log:
+        """Take up a checkpoint, where there is one. Returns the log as it was then."""
         if checkpoint is None:
-            return 0
+            return Log(self.work / LOG)
         print(f"going on from step {checkpoint.step} in {self.work}", file=sys.stderr)
         self.num_done = checkpoint.step
         self.model.load_state_dict(under("model/", checkpoint.tensors))
@@ -224,7 +226,7 @@ class Run:
         self.best = checkpoint.facts["best"] and Best(*checkpoint.facts["best"])
         for player in checkpoint.facts["players"]:
             self.optimiser(player).restore(under(f"optimiser/{player}/", checkpoint.tensors))
-        return checkpoint.facts["log_position"]
+        return Log(self.work / LOG, checkpoint.facts["log_position"], checkpoint.facts["log_sha256"])
 
 
 def weights(model: GenerativeModel) -> Weights:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from stages.pipeline import artifacts, params, plugins, shards
 from stages.protocols.model import GenerativeModel
@@ -89,7 +89,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
     config = params.parse(family.Config, facts["model"], where=f"{index} model")
     statistics = shards.load_statistics(folder / "statistics.safetensors")
     model = family(config, representation.spec, statistics, representation.signal)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model.load_state_dict(artifacts.read_tensors(folder / "model.safetensors", remedy(facts["name"])))
     return Loaded(model.to(device).eval(), representation, facts)
 
 

@@ -115,6 +115,7 @@ def test_other_bytes_or_another_name_are_another_result(place):
     assert sorted(run.info.run_name for run in runs) == ["left", "one", "one"]
 
 
+@pytest.mark.fault("tracking")
 @pytest.mark.parametrize("where", ["log_params", "log_points"])
 def test_what_a_killed_publish_left_is_deleted_and_written_again(place, monkeypatch, where):
     with monkeypatch.context() as patch:
@@ -151,6 +152,7 @@ def test_removed_experiments_are_not_published_and_missing_results_are_said(plac
     assert "absent: no results yet" in capfd.readouterr().err
 
 
+@pytest.mark.fault("tracking")
 def test_a_dead_server_is_a_warning(place, monkeypatch, capfd):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
@@ -171,6 +173,7 @@ def test_off_touches_nothing(place, monkeypatch):
     assert (place / "mlflow.db").read_bytes() == before
 
 
+@pytest.mark.fault("tracking")
 def test_three_at_once_publish_each_result_once(place):
     script = (
         "import sys; from pathlib import Path; from stages import publish; place = Path(sys.argv[1])\n"

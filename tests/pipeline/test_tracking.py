@@ -1,9 +1,11 @@
 """Live tracking: it mirrors when it can, and changes nothing, stalls nothing and stops nothing when it cannot."""
 
+import http.server
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -79,6 +81,39 @@ def hung():
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Takes its time, then fails."""
+
+    def do_GET(self):  # noqa: N802
+        time.sleep(0.7)
+        self.send_error(503)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def slow():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def locked(tmp_path, database):
+    """A database that somebody else writes to without end."""
+    path = tmp_path / "locked.db"
+    shutil.copyfile(database, path)
+    connection = sqlite3.connect(path)
+    connection.execute("BEGIN EXCLUSIVE")
+    yield f"sqlite:///{path}"
+    connection.close()
+
+
 def accept(server, held):
     while True:
         try:
@@ -87,7 +122,10 @@ def accept(server, held):
             return
 
 
-def test_with_tracking_on_off_dead_or_hung_every_byte_is_the_same(tmp_path, monkeypatch, hung, capfd):
+@pytest.mark.fault("tracking")
+def test_with_tracking_on_or_off_or_failing_every_byte_is_the_same(
+    tmp_path, monkeypatch, hung, slow, locked, capfd, record_property
+):
     """And a server that is not there costs seconds at the end at most, where a plain client would cost minutes."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -96,6 +134,8 @@ def test_with_tracking_on_off_dead_or_hung_every_byte_is_the_same(tmp_path, monk
         "on": {},
         "dead": {"MLFLOW_TRACKING_URI": dead},
         "hung": {"MLFLOW_TRACKING_URI": hung},
+        "slow": {"MLFLOW_TRACKING_URI": slow},
+        "locked": {"MLFLOW_TRACKING_URI": locked},
         "nonsense": {"MLFLOW_TRACKING_URI": "nosuchscheme://x"},
     }
     made = {}
@@ -109,6 +149,7 @@ def test_with_tracking_on_off_dead_or_hung_every_byte_is_the_same(tmp_path, monk
             assert seconds < 30
     for name in settings:
         assert made[name] == made["off"], name
+    record_property("trials", len(settings) - 2)
     assert "live tracking is off" in capfd.readouterr().err
     client = tracking.connect()
     (run,) = live_runs(client)
@@ -194,6 +235,7 @@ def test_going_on_logs_no_step_twice(tmp_path):
     assert len(live_runs(client)) == 2, "a finished run is not gone on with"
 
 
+@pytest.mark.fault("tracking")
 def test_a_killed_process_is_marked_and_a_living_one_is_not(tmp_path):
     script = (
         "import os, sys, time; from pathlib import Path; from stages.pipeline import tracking\n"
@@ -217,6 +259,7 @@ def test_a_killed_process_is_marked_and_a_living_one_is_not(tmp_path):
             process.wait()
 
 
+@pytest.mark.fault("tracking")
 def test_processes_that_start_at_once_make_one_database(tmp_path):
     (tmp_path / "mlflow.db").unlink()
     script = "from stages.pipeline import tracking; tracking.connect()"

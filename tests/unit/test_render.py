@@ -95,7 +95,7 @@ def test_the_same_bytes_from_any_number_of_workers_and_any_corpus(raw, tmp_path,
     render.run(Config(), raw, tmp_path / "all")
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     artifacts.write_json(raw / "manifest.json", {"pieces": [piece for piece in pieces if piece["id"] == "b"]})
-    monkeypatch.setattr(render, "map_units", lambda function, units: [function(unit) for unit in units])
+    monkeypatch.setattr(render, "map_units", lambda function, units, guard: [function(unit) for unit in units])
     render.run(Config(), raw, tmp_path / "one")
     assert (tmp_path / "all/files/b-0.flac").read_bytes() == (tmp_path / "one/files/b-0.flac").read_bytes()
 

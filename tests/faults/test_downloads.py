@@ -5,8 +5,10 @@ import http.server
 import io
 import ipaddress
 import ssl
+import struct
 import tarfile
 import threading
+import time
 import zipfile
 
 import mido
@@ -16,6 +18,9 @@ import trustme
 from stages.corpora.url import Url, UrlConfig
 from stages.media import archive, fetch
 from stages.media.fetch import Trust
+from tests.faults import processes, victims
+
+pytestmark = pytest.mark.fault("download")
 
 
 def song(pitch=60):
@@ -45,6 +50,10 @@ class Server(http.server.ThreadingHTTPServer):
     cut_after = None
     ignores_range = False
     states_length = True
+    claims = 0
+    """More bytes than there are."""
+    endless = False
+    pause_s = 0.0
     asked: list[str | None]
 
 
@@ -68,8 +77,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(server.content) - 1}/{len(server.content)}")
         body = server.content[begin:]
         if server.states_length:
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) + server.claims))
         self.end_headers()
+        if server.endless or server.pause_s:
+            self.drip(body)
+            return
         if server.cut_after is not None:
             self.wfile.write(body[: server.cut_after])
             self.wfile.flush()
@@ -77,6 +89,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.connection.shutdown(2)
             return
         self.wfile.write(body)
+
+    def drip(self, body):
+        """Slowly, or for ever."""
+        try:
+            for begin in range(0, len(body), 1 << 16):
+                self.wfile.write(body[begin : begin + (1 << 16)])
+                time.sleep(self.server.pause_s)
+            while self.server.endless:
+                self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # the other end has gone, as it should
 
     def log_message(self, *arguments):
         pass
@@ -206,6 +229,35 @@ def test_the_cap_holds_whatever_the_server_says(server, trust, tmp_path, states_
     with pytest.raises(ValueError, match="max_gb"):
         bring(server, trust, tmp_path / "a", max_bytes=4999)
     assert not any(tmp_path.glob("a*"))
+
+
+def test_an_endless_body_stops_at_the_cap(server, trust, tmp_path):
+    server.content, server.states_length, server.endless = b"x" * 5000, False, True
+    with pytest.raises(ValueError, match="max_gb"):
+        bring(server, trust, tmp_path / "a", max_bytes=10**6)
+    assert not any(tmp_path.glob("a*"))
+
+
+def test_a_body_shorter_than_it_says_is_judged_by_its_sha256(server, trust, tmp_path):
+    server.content, server.claims = bytes(range(256)) * 1000, 1000
+    assert bring(server, trust, tmp_path / "a") == server.content
+    assert server.asked == [None, "bytes=256000-"]
+    with pytest.raises(ValueError, match="is not the file that was chosen"):
+        bring(server, trust, tmp_path / "b", data=server.content + b"x")
+
+
+def test_a_process_that_is_killed_in_the_middle_goes_on_where_it_was(server, trust, tmp_path):
+    server.content, server.pause_s = bytes(range(256)) * 20_000, 0.02
+    path, part = tmp_path / "a", tmp_path / "a.part"
+    arguments = (at(server), path, sha(server.content), 10**7, trust)
+    process = processes.start(victims.fetching, tmp_path / "told", *arguments)
+    with processes.ending(process):
+        processes.until(lambda: part.exists() and part.stat().st_size > 0, process)
+    begun = part.stat().st_size
+    assert not path.exists() and 0 < begun < len(server.content)
+    server.pause_s = 0.0
+    processes.run(victims.fetching, tmp_path / "told", *arguments)
+    assert path.read_bytes() == server.content and server.asked[-1] == f"bytes={begun}-"
 
 
 def test_an_error_page_is_no_archive(server, trust, tmp_path):
@@ -357,3 +409,67 @@ def test_one_bad_member_spoils_nothing_else(tmp_path):
 def test_what_is_no_archive_is_told(tmp_path, data):
     with pytest.raises(ValueError, match=r"neither a zip nor a tar|damaged"):
         unpack(tmp_path, data)
+
+
+def test_names_that_differ_only_in_case_are_one_file_on_some_disks(tmp_path):
+    found, refused = unpack(tmp_path, zipped(**{"a.mid": b"1", "A.mid": b"2", "b.mid": b"3", "a.MID": b"4"}))
+    assert (found, refused) == ({"a.mid", "b.mid"}, ["A.mid", "a.MID"])
+    assert (tmp_path / "out/a.mid").read_bytes() == b"1"
+
+
+def test_a_name_twice_keeps_the_first(tmp_path):
+    data = tarred(("a.mid", b"1", {}), ("a.mid", b"2", {}), ("a.mid/b.mid", b"3", {}))
+    found, refused = unpack(tmp_path, data)
+    assert (found, refused) == ({"a.mid"}, ["a.mid", "a.mid/b.mid"])
+    assert (tmp_path / "out/a.mid").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["zeros.mid", "zeros.txt"])
+def test_what_unpacks_to_a_hundred_times_its_size_is_a_bomb(tmp_path, name):
+    """In a tar even where it is passed over: it must be inflated to be passed."""
+    data = tarred((name, bytes(30_000_000), {}), ("b.mid", b"1", {}))
+    assert len(data) < 100_000
+    with pytest.raises(ValueError, match="100 times its size"):
+        unpack(tmp_path, data, max_bytes=10**9)
+
+
+def test_an_archive_within_is_not_opened(tmp_path):
+    inner = zipped(**{"b.mid": b"1"})
+    found, refused = unpack(tmp_path, zipped(**{"inner.zip": inner, "a.mid": inner}))
+    assert (found, refused) == ({"a.mid"}, [])
+    assert (tmp_path / "out/a.mid").read_bytes() == inner
+
+
+def test_an_encrypted_member_is_refused(tmp_path):
+    data = bytearray(zipped(**{"a.mid": b"first", "b.mid": b"second"}))
+    for place in (data.index(b"PK\3\4") + 6, data.index(b"PK\1\2") + 8):
+        data[place] |= 1
+    assert unpack(tmp_path, bytes(data)) == ({"b.mid"}, ["a.mid"])
+
+
+def test_a_million_members_are_too_many(tmp_path):
+    """A table of contents made by hand: it is not even read. A shorter one is counted as it comes."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    num = archive.TABLE_BYTES // len(entry) + 1
+    table = entry * num
+    zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, num, num, len(table), 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(table), 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    (tmp_path / "archive").write_bytes(table + zip64 + locator + end)
+    with pytest.raises(ValueError, match="longer than 1,000,000 members need"):
+        archive.extract(tmp_path / "archive", tmp_path / "out", (".mid",), 10**9)
+    (tmp_path / "small").write_bytes(zipped(**{"a.mid": b"1", "b.mid": b"2", "c.mid": b"3"}))
+    with pytest.raises(archive.TooLarge, match="more than 1,000,000 members"):
+        list(archive.from_zip(tmp_path / "small", tmp_path / "out", (".mid",), archive.Budget(10, 10, num_members=2)))
+
+
+def test_a_header_that_asks_for_all_memory_is_refused(tmp_path):
+    """An extended header is read at once: 3 GB of them in a few kilobytes."""
+    path = tmp_path / "archive"
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 3_000_000_000
+    with path.open("wb") as file:
+        file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(512 + info.size)  # a sparse file: nothing on the disk
+    with pytest.raises(ValueError, match="cannot be unpacked: it needs more than 2 GB|damaged archive"):
+        archive.extract_apart(path, tmp_path / "out", (".mid",), 10**10)

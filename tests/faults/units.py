@@ -1,0 +1,56 @@
+"""Units of work that end badly; their own module, since every worker process imports it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stages import cache
+from stages.pipeline import artifacts
+
+
+def beat(folder: Path, unit: int) -> None:
+    """Write for ever."""
+    while True:
+        with (folder / f"beat_{unit}_{os.getpid()}").open("ab") as file:
+            file.write(b".")
+        time.sleep(0.01)
+
+
+def encode(mark: Path, how: str, *arguments: object) -> cache.Done:
+    """cache.encode, whose first shard of the train split ends badly once: `mark` is there afterwards."""
+    unit = arguments[-1]
+    if unit.split == "train" and not mark.exists():
+        mark.touch()
+        if how == "kill":
+            folder = Path(arguments[2], unit.split)
+            folder.mkdir(exist_ok=True)
+            (folder / f".shard_{unit.number:03d}.safetensors.x{artifacts.DRAFT}").write_bytes(b"half of it")
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise MemoryError
+    return ENCODE(*arguments)
+
+
+ENCODE = cache.encode
+
+
+def deadly(unit: int) -> int:
+    """Unit 3 ends its process whenever it is tried."""
+    if unit == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit * unit
+
+
+def greedy(unit: int) -> int:
+    """Unit 3 asks for 0.2 GB, and unit 4 for ever."""
+    if unit == 3:
+        return int(np.ones(25_000_000).sum())
+    while unit == 4:
+        np.ones(1_000_000).sum()
+    return unit * unit
+
+
+def instead(unit: int, reason: str) -> str:
+    return reason
