@@ -1,4 +1,4 @@
-"""Which pairs of times a mean flow trains on, and noise and choices that depend on a clip's seed alone.
+"""Which times flows train on, and noise and choices that depend on a clip's seed alone.
 
     a, b = logistic(mean + spread n), n ~ N(0, 1);   t = max(a, b), r = min(a, b);   r := t with a given probability
 
@@ -34,6 +34,11 @@ def normal(seeds: Tensor, shape: tuple[int, ...], purpose: int) -> Tensor:
 def uniform(seeds: Tensor, purpose: int) -> Tensor:
     """One number in [0, 1) per clip, [B]."""
     return torch.tensor([generator.random() for generator in generators(seeds, purpose)], dtype=torch.float32)
+
+
+def logit_normal(seeds: Tensor, purpose: int, mean: float = -0.4, spread: float = 1.0) -> Tensor:
+    """One time per clip for plain flow matching, [B]."""
+    return normal(seeds, (1,), purpose)[:, 0].mul(spread).add(mean).sigmoid()
 
 
 def logit_normal_pairs(
