@@ -14,6 +14,8 @@ import numpy as np
 from stages.numerics import bootstrap, frechet, frechet_infinity, scoring
 from stages.protocols.metric import Evidence, Measure, Metric
 
+LABEL = "digit"
+"""Subsets hold each class in its share."""
 LEAST = 16
 """Images on each side."""
 
@@ -31,7 +33,8 @@ class FrechetInfinity(Metric):
             return {"frechet_distance": Measure(float("nan"), num=0, failures=embedded.failures)}
         held_out, made = np.concatenate(embedded.x), np.concatenate(embedded.y)
         reference = frechet_infinity.gaussian(held_out)
-        value = frechet_infinity.extrapolate(made, reference, evidence.seed)
+        groups = np.array([clip.labels.get(LABEL, -1) for clip in evidence.sets[1]])
+        value = frechet_infinity.extrapolate(made, groups, reference, evidence.seed)
         plain = float(frechet.distance(frechet_infinity.gaussian(made), reference))
         weights = bootstrap.weights(len(made), scoring.num_resamples(evidence), evidence.seed)
         resampled = np.array(

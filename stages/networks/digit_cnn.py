@@ -1,9 +1,12 @@
 """A convolutional network that reads digits, and so can judge images of them.
 
-    pixels -> 2 convolutions, then halved and 2 more until the sides are 4 or less -> features [64] -> class logits
+    pixels -> 2 convolutions, then halved and 2 more until the sides are 4 or less -> hidden layer [64] -> class logits
+                                                                   |-> mean over places / s -> features [64]
 
-The features are those before the last activation, which makes them closer to Gaussian than after it: distances between
-sets of them are the Frechet distance, and the class it reads in a sample made for a class the conditional accuracy.
+The features are the channels of the last convolution, each in units of its standard deviation s over the images that
+the network learned from. The hidden layer would be a worse judge: what tells the classes apart fills it, and the noise
+in how often each class occurs drowns what is wrong with an image. Distances between sets of features are the Frechet
+distance; the class that is read in an image made for a class is the conditional accuracy.
 """
 
 import hashlib
@@ -22,6 +25,7 @@ from stages.pipeline import artifacts
 
 NUM_FEATURES = 64
 CHANNELS = (32, 64, 64, 64, 64)
+NUM_HIDDEN = 64
 SMALLEST = 4
 """Sides are halved while they are longer than this."""
 AT_ONCE = 512
@@ -29,7 +33,9 @@ REMEDY = "delete its folder and run `dvc repro` again"
 
 
 class DigitCNN(nn.Module):
-    """Pixels [B, H, W] in [0, 1] -> logits [B, num_classes]; `features` come before the last layer."""
+    """Pixels [B, H, W] in [0, 1] -> logits [B, num_classes]."""
+
+    scale: Tensor
 
     def __init__(self, height: int, width: int, num_classes: int) -> None:
         super().__init__()
@@ -37,25 +43,37 @@ class DigitCNN(nn.Module):
         for num_out in CHANNELS:
             layers += [convolution(num_in, num_out), convolution(num_out, num_out)]
             num_in = num_out
-            if max(height, width) <= SMALLEST:
+            if max(height, width) <= SMALLEST and num_in == NUM_FEATURES:
                 break
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
             height, width = -(-height // 2), -(-width // 2)
         self.layers = nn.Sequential(*layers)
-        self.project = nn.Linear(num_in * height * width, NUM_FEATURES)
+        self.hidden = nn.Linear(num_in * height * width, NUM_HIDDEN)
         self.dropout = nn.Dropout(0.3)
-        self.head = nn.Linear(NUM_FEATURES, num_classes)
+        self.head = nn.Linear(NUM_HIDDEN, num_classes)
+        self.register_buffer("scale", torch.ones(NUM_FEATURES))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.read(self.features(pixels))
+        return self.read(self.maps(pixels))
 
-    def features(self, pixels: Tensor) -> Tensor:
+    def maps(self, pixels: Tensor) -> Tensor:
+        """What the convolutions make of the image, [B, 64, h, w]."""
+        return self.layers(pixels[:, None] * 2 - 1)
+
+    def read(self, maps: Tensor) -> Tensor:
+        """Logits [B, num_classes]."""
+        return self.head(self.dropout(functional.relu(self.hidden(maps.flatten(1)))))
+
+    def features(self, maps: Tensor) -> Tensor:
         """[B, 64]."""
-        return self.project(self.layers(pixels[:, None] * 2 - 1).flatten(1))
+        return maps.mean((2, 3)) / self.scale
 
-    def read(self, features: Tensor) -> Tensor:
-        """Logits [B, num_classes] of features."""
-        return self.head(self.dropout(functional.relu(features)))
+    @torch.no_grad()
+    def settle(self, pixels: Tensor) -> None:
+        """Make the features' standard deviation 1 on these images; one that never changes stays as it is."""
+        self.scale.fill_(1.0)
+        spread = torch.cat([self.features(self.maps(part)) for part in pixels.split(AT_ONCE)]).std(0)
+        self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
 
 def convolution(num_in: int, num_out: int) -> nn.Module:
@@ -84,8 +102,8 @@ class Judge:
     def look(self, clips: Sequence[Clip]) -> None:
         for start in range(0, len(clips), AT_ONCE):
             some = clips[start : start + AT_ONCE]
-            found = self.network.features(torch.from_numpy(np.stack([clip.pixels for clip in some])))
-            classes = self.network.read(found).argmax(dim=1).tolist()
+            maps = self.network.maps(torch.from_numpy(np.stack([clip.pixels for clip in some])))
+            found, classes = self.network.features(maps), self.network.read(maps).argmax(dim=1).tolist()
             for clip, row, digit in zip(some, found.double().numpy(), classes, strict=True):
                 self._known[key(clip)] = row[None], digit
 

@@ -3,13 +3,16 @@
     FD_N ~ FD_inf + c / N:   a least-squares line through FD at several N, its value at 1/N = 0
 
 The N lie evenly in 1/N from all the samples down to a quarter of them. Each is the mean over seeded subsets, drawn
-without replacement so that every sample is used equally often: two of N/2, four of N/4. The reference's Gaussian stays
-as it is: its own error, that of a finite test set, is the same for all that are compared with it, and what real images
-score against it is the floor.
+without replacement so that every sample is used equally often: two of N/2, four of N/4. A subset holds as large a share
+of every group (class) as the whole: were the whole balanced and its subsets not, the line would be bent. The
+reference's Gaussian stays as it is: its own error, that of a finite test set, is the same for all that are compared
+with it, and what real images score against it is the floor.
 
 Min Jin Chong, David Forsyth: Effectively Unbiased FID and Inception Score and Where to Find Them. 2020.
 https://arxiv.org/abs/1911.07023
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,23 +36,30 @@ def sizes(num: int) -> np.ndarray:
     return np.unique(np.rint(num / np.linspace(LEAST, 1, NUM_SIZES)).astype(int))
 
 
-def extrapolate(features: np.ndarray, reference: Gaussian, seed: int) -> float:
-    """FD_inf of samples float64 [N, D]; it may be slightly below 0 where both are alike. N at least 4 LEAST."""
+def extrapolate(features: np.ndarray, groups: np.ndarray, reference: Gaussian, seed: int) -> float:
+    """FD_inf of samples float64 [N, D] in groups int [N], N at least 4 LEAST; below 0 is noise."""
     assert len(features) >= 4 * LEAST, f"{len(features)} samples"
     generator = np.random.Generator(np.random.Philox(seed))
+    rounds = [features[in_turn(groups, generator)] for _ in range(NUM_ROUNDS)]
     found = sizes(len(features))
-    distances = [at(features, reference, int(size), generator) for size in found]
+    distances = [at(rounds, reference, int(size)) for size in found]
     slope_and_value = np.polyfit(1.0 / found, distances, 1)
     return float(slope_and_value[1])
 
 
-def at(features: np.ndarray, reference: Gaussian, size: int, generator: np.random.Generator) -> float:
-    """The mean distance of subsets of this size."""
-    if size == len(features):
-        return float(frechet.distance(gaussian(features), reference))
-    subsets = [
-        features[order[start : start + size]]
-        for order in (generator.permutation(len(features)) for _ in range(NUM_ROUNDS))
-        for start in range(0, len(features) - size + 1, size)
-    ]
-    return float(np.mean([frechet.distance(gaussian(subset), reference) for subset in subsets]))
+def in_turn(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A random order of all samples, any stretch of which holds every group in its share."""
+    place = np.empty(len(groups))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        place[members] = (generator.permutation(len(members)) + generator.random(len(members))) / len(members)
+    return np.argsort(place)
+
+
+def at(rounds: Sequence[np.ndarray], reference: Gaussian, size: int) -> float:
+    """The mean distance of stretches of this size; the whole comes once."""
+    num = len(rounds[0])
+    if size == num:
+        return float(frechet.distance(gaussian(rounds[0]), reference))
+    stretches = [one[start : start + size] for one in rounds for start in range(0, num - size + 1, size)]
+    return float(np.mean([frechet.distance(gaussian(stretch), reference) for stretch in stretches]))

@@ -81,7 +81,8 @@ def fit(config: ReaderConfig, known: Digits, chosen: Tensor) -> DigitCNN:
         loss.backward()
         optimiser.step()
         schedule.step()
-    return network.eval()
+    network.eval().settle(known.pixels[chosen])
+    return network
 
 
 def moved(config: ReaderConfig, pixels: Tensor) -> Tensor:
