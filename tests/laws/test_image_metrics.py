@@ -22,6 +22,7 @@ def normal(num, seed, shift=0.0, spread=1.0):
     return shift + spread * np.random.Generator(np.random.Philox(seed)).standard_normal((num, DIM))
 
 
+GROUPS = np.arange(1000) % 2
 STANDARD = Gaussian(np.zeros(DIM), np.eye(DIM))
 
 
@@ -31,7 +32,7 @@ def test_the_extrapolation_finds_the_closed_form_where_the_plain_distance_is_bia
     expected = DIM * (shift**2 + (spread - 1) ** 2)
     samples = [normal(400, seed, shift, spread) for seed in range(12)]
     plain = [float(frechet.distance(frechet_infinity.gaussian(x), STANDARD)) for x in samples]
-    found = [frechet_infinity.extrapolate(x, STANDARD, seed) for seed, x in enumerate(samples)]
+    found = [frechet_infinity.extrapolate(x, GROUPS[: len(x)], STANDARD, seed) for seed, x in enumerate(samples)]
     error = np.std(found) / np.sqrt(len(found)) + 1e-3
     assert abs(np.mean(found) - expected) < 4 * error + 0.02 * expected
     assert np.mean(plain) - expected > 0.05, "N = 400 alone is too high"
@@ -40,8 +41,21 @@ def test_the_extrapolation_finds_the_closed_form_where_the_plain_distance_is_bia
 
 def test_the_extrapolation_repeats_itself_and_the_seed_matters_little():
     x = normal(600, 0, 0.2)
-    first, again, other = (frechet_infinity.extrapolate(x, STANDARD, seed) for seed in (3, 3, 4))
+    first, again, other = (frechet_infinity.extrapolate(x, GROUPS[: len(x)], STANDARD, seed) for seed in (3, 3, 4))
     assert first == again != other and first == pytest.approx(other, abs=0.06)
+
+
+def test_subsets_hold_each_group_in_its_share():
+    """Else what tells the groups apart bends the line: two classes far apart, as often as in the reference."""
+    groups = np.repeat([0, 1], [300, 300])
+    reference = Gaussian(np.zeros(DIM), np.eye(DIM) + 100 * np.outer(np.eye(DIM)[0], np.eye(DIM)[0]))
+    errors = {"in shares": [], "at random": []}
+    for seed in range(8):
+        x = normal(600, seed)
+        x[:, 0] += np.where(groups == 0, -10, 10)
+        errors["in shares"].append(frechet_infinity.extrapolate(x, groups, reference, seed))
+        errors["at random"].append(frechet_infinity.extrapolate(x, np.zeros(600, int), reference, seed))
+    assert abs(np.mean(errors["in shares"])) < 0.1 < abs(np.mean(errors["at random"]))
 
 
 def test_sizes_lie_evenly_in_their_inverse():
