@@ -20,7 +20,8 @@ from stages.numerics import paths, solvers, times
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow
-from stages.training.residual_flow import TIMES, ResidualFlow
+from stages.training.ground import TIMES, per_cell
+from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Lesson, squares
 
 
@@ -58,10 +59,10 @@ class FlowMatching(GenerativeModel):
     def objective(self, lesson: Lesson) -> Errors:
         """The mean squared error of the velocity."""
         x, e = lesson.x, lesson.e
-        t = times.logit_normal(lesson.seeds, TIMES).to(x)
+        t = times.logit_normal(lesson.seeds, TIMES, self.config.fraction_uniform).to(x)
         v = self.flow.velocity(paths.point(x, e, t), t, t, lesson.context)
         error = squares(v - paths.velocity(x, e, t))
-        return Errors(residual_flow.per_cell(error, lesson.context.mask, x), error.detach(), {})
+        return Errors(per_cell(error, lesson.context.mask, x), error.detach(), {})
 
     def sample(self, u: paths.AverageVelocity, e: Tensor, sampling: Sampling) -> Tensor:
         """From noise e to x; the velocity is the network's average over no time at all."""

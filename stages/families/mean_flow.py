@@ -21,7 +21,8 @@ from stages.numerics import jvp, paths, times
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
-from stages.training.residual_flow import TIMES, ResidualFlow
+from stages.training.ground import TIMES
+from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Lesson, in_pairs, squares
 
 
@@ -64,7 +65,8 @@ class MeanFlow(GenerativeModel):
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
-        pairs = times.logit_normal_pairs(lesson.seeds, self.config.fraction_equal, TIMES)
+        config = self.config
+        pairs = times.logit_normal_pairs(lesson.seeds, config.fraction_equal, TIMES, config.fraction_uniform)
         return in_pairs(lesson, pairs, self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:

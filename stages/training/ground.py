@@ -15,6 +15,8 @@ from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Field, Spec, Statistics
 from stages.training.velocity import MODULATION_WIDTH, Context
 
+NOISE, TIMES, DROP, HEARD, HIDE = 1, 2, 4, 5, 6
+"""Purposes of a clip's random streams (times takes two)."""
 OneStep = Callable[[AverageVelocity, Tensor], Tensor]
 """A family's cheapest sampler, sample(u, e [B, ...]) -> x."""
 Asked = Callable[[Context], AverageVelocity]
@@ -62,6 +64,11 @@ class Heard:
 
     loss: Tensor
     terms: Mapping[str, Tensor]
+
+
+def per_cell(total: Tensor, mask: Tensor, like: Tensor) -> Tensor:
+    """Sums per clip [B] -> means over the cells of `like` [B, T, F] that exist."""
+    return total / (mask.sum(1) * like.shape[-1]).clamp_min(1)
 
 
 class Whole(nn.Module):

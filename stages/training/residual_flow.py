@@ -1,17 +1,14 @@
-"""What the flow families share: what flows, what it is told, when it learns, and how samples are made of it.
+"""What the flow families share: when the flow learns, what it is told, and how samples are made of what flows.
 
     data = s (y + w x);   x flows:  z_t = (1 - t) x + t e;   a family brings the objective and the sampler
+    L = what learns beside the flow + objective(x) + what samples sound like
 
-With a codec (`encoder` joint or frozen), y = D(q) is its guess, w = exp(W(features of q)) the usual size of what the
-guess leaves open, and the features are the condition: the codec learns exactly as alone; the flow adds what squared
-errors wash out, chiefly faint high bands. In `condition_drop` of the clips the condition is dropped: no features,
-y = 0, w the data's own size; so the flow also generates from noise alone. Without one (`absent`) x is the data, each
-bin standardised, and class labels are the condition (training/ground.py).
-
-    L = codec's + objective(x) + |ln w - ln |data / s - y|| + heard_weight * mel(one-step sample, data)
+Two grounds say what x is. With a codec (`encoder` joint or frozen, training/residual.py) x is what its guess y leaves
+open, in units of its expected size w: the flow adds what squared errors wash out, chiefly faint high bands. Without one
+(absent, training/ground.py) x is the data, each bin standardised, given class labels. In `condition_drop` of the clips
+the condition is dropped, so that the flow also generates from noise alone.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,23 +16,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stages.networks.bottleneck import given_latent
 from stages.numerics import guidance, paths, times
-from stages.numerics.precision import wide
 from stages.pipeline import plugins
 from stages.protocols.model import Batch, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
-from stages.training import codec, losses
+from stages.training import codec
 from stages.training.codec import Codec
-from stages.training.ground import Asked, Frame, Frames, Ground, Heard, OneStep, Whole
+from stages.training.ground import DROP, HIDE, NOISE, Frames, OneStep, Whole, per_cell
+from stages.training.residual import Residual
 from stages.training.velocity import MODULATION_WIDTH, AverageVelocity, Context, Errors, Lesson, TrainingGuidance
 
-NOISE, TIMES, DROP, HEARD, HIDE = 1, 2, 4, 5, 6
-"""Purposes of a clip's random streams (times takes two)."""
-USUAL_SHARE = 0.1
-"""Of a bin's standard deviation: where the residual's expected size starts; most cells are far below their bin's."""
-LOG_SIZE_RANGE = 7.0
-"""The expected size of a residual stays within e^+-7 of standardised data."""
 NO_GUIDANCE = (
     "this model does not learn to be without its condition; train it with feature_drop above 0 where it has a codec, "
     "else on data with labels and with condition_drop above 0"
@@ -84,6 +74,8 @@ class Config:
     """Share of clips that learn without their condition."""
     feature_drop: float = 0.0
     """With a codec: share of clips that learn y and w but not the features; what guidance leads away from."""
+    fraction_uniform: float = 0.0
+    """Share of clips whose times are uniform, not logit-normal; half of them teach the ends that one step asks for."""
     least_std: float = 0.01
     """absent: a bin's standard deviation counts as at least this share of the largest; of rare pixels it is tiny."""
 
@@ -98,7 +90,7 @@ def problems(config: Config) -> list[str]:
     for name in ("flow_width", "flow_depth"):
         if getattr(config, name) < 1:
             found.append(f"{name} = {getattr(config, name)}: expected at least 1")
-    return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "least_std")
+    return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "fraction_uniform", "least_std")
 
 
 def not_shares(config: Config, *names: str) -> list[str]:
@@ -141,102 +133,6 @@ class Sampling:
 Objective = Callable[[Lesson], Errors]
 Sampler = Callable[[paths.AverageVelocity, Tensor, Any], Tensor]
 """sample(u, e [B, ...], the family's Sampling) -> x."""
-
-
-class Residual(nn.Module):
-    """x = (data / s - y) / w, what a codec's guess leaves open in units of its expected size."""
-
-    def __init__(self, config: Config, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]) -> None:
-        super().__init__()
-        self.config = config
-        self.codec = Codec(config, spec, statistics, signal)
-        self.latent, self.codes = self.codec.latent, self.codec.codes
-        (frame,) = spec.data.frame
-        self.num_features = config.width + frame
-        self.log_size = nn.Linear(config.width, frame)
-        with torch.no_grad():
-            self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.codec.standardise.std))
-        self.nothing = nn.Parameter(torch.zeros(config.width))
-        self.guessing = True
-
-    @property
-    def withholds(self) -> bool:
-        """Whether the flow learns what it is to be without the features."""
-        return self.config.feature_drop > 0
-
-    def begin_step(self, step: int, num_steps: int) -> bool:
-        """Freeze and thaw; returns whether the flow learns."""
-        if step >= int(self.config.quantiser_start * num_steps):
-            self.codec.bottleneck.start()
-        flowing = step >= int(self.config.flow_start * num_steps)
-        self.guessing = not (flowing and self.config.encoder == "frozen")
-        self.codec.requires_grad_(self.guessing)
-        self.log_size.requires_grad_(flowing)
-        self.nothing.requires_grad_(flowing)
-        return flowing
-
-    def learn(self, batch: Batch, flowing: bool) -> Ground:
-        """The codec's loss and, where the flow learns, the loss of the expected size and the flow's frames."""
-        self.codec.bottleneck.train(self.training and self.guessing)  # frozen: the codebooks rest too
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
-            learned = self.codec.learn(batch.data)
-        loss, terms = learned.loss, dict(learned.terms)
-        criterion = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
-        whole = self.codec.standardise(batch.data.value)
-        if not flowing:
-            return Ground(loss, terms, criterion, whole, None)
-        y, features, mask = learned.guess.detach(), learned.features.detach(), batch.data.mask
-        log_size = self.expected_log_size(features)
-        actual = ((whole - y).abs() + math.exp(-LOG_SIZE_RANGE)).log()
-        surprise = per_cell(((log_size - actual).abs() * mask.unsqueeze(-1)).flatten(1).sum(1), mask, whole)
-        terms["residual_size_error_nats"] = surprise.detach()
-        frames = self.frames(y, log_size.detach().exp(), features, mask)
-        return Ground(loss + surprise, terms, criterion + surprise.detach(), whole, frames)
-
-    def expected_log_size(self, features: Tensor) -> Tensor:
-        """Ln of the residual's expected absolute value, [B, T, F]."""
-        return wide(self.log_size(features)).clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
-
-    def frames(self, y: Tensor, size: Tensor, features: Tensor, mask: Tensor) -> Frames:
-        """With the features, with the guess alone, and with nothing."""
-        nothing, usual = self.nothing.to(features.dtype).expand_as(features), self.codec.standardise.std.expand_as(y)
-        untold = Context(mask, torch.cat([nothing, torch.zeros_like(y)], dim=-1))
-        told = Context(mask, torch.cat([features, y / size], dim=-1))
-        without = Context(mask, torch.cat([nothing, y / size], dim=-1))
-        return Frames(Frame(y, size, told), without, Frame(torch.zeros_like(y), usual, untold))
-
-    def hear(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame) -> Heard:
-        """The mel distance of a one-step sample at `heard_temperature` to the data, weighted."""
-        if self.training and self.config.heard_weight == 0:
-            return Heard(batch.data.value.new_zeros(len(batch.ids)), {})
-        e = times.normal(batch.seeds, tuple(told.mean.shape[1:]), HEARD).to(told.mean) * batch.data.mask.unsqueeze(-1)
-        residual = sample(asked(told.context), self.config.heard_temperature * e)
-        sound = told.mean + told.size * residual
-        heard = self.codec.mel_distance(sound, batch.data, losses.FAINT_FLOOR)
-        return Heard(self.config.heard_weight * heard, {"mel_distance_sample": heard.detach()})
-
-    def given(self, request: Request, mask: Tensor) -> Frames:
-        """What the request's latent says, or nothing for clips without one."""
-        known = self.decoding(request).to(mask.device)
-        if known.any():
-            given = given_latent(request, self.config.latent_dim)
-            features = self.codec.decoder.features(given.value, given.mask)
-            y, size = self.codec.decoder(features, given.mask), self.expected_log_size(features).exp()
-        else:
-            features = self.nothing.expand(*mask.shape, -1)
-            y = size = self.codec.standardise.std.expand(*mask.shape, -1)
-        said = self.frames(y, size, features, mask)
-        told, without = said.told.where(known, said.untold), said.without.where(known, said.untold.context)
-        return Frames(told, without, said.untold)
-
-    def decoding(self, request: Request) -> Tensor:
-        """Bool [B]: the clips that have a latent."""
-        latent = request.conditions.get("latent")
-        return torch.zeros(len(request.seeds), dtype=torch.bool) if latent is None else latent.mask.any(1)
-
-    def data(self, frame: Frame, x: Tensor) -> Tensor:
-        """Flowing x -> data, [B, T, F]; masked where the context says so."""
-        return self.codec.standardise.inverse((frame.mean + frame.size * x) * frame.context.mask.unsqueeze(-1))
 
 
 class ResidualFlow(nn.Module):
@@ -340,8 +236,3 @@ def num_calls(sampling: Any, sample: Sampler) -> int:
 
     sample(guided(u, u, sampling), torch.zeros(1, 1), sampling)
     return len(calls)
-
-
-def per_cell(total: Tensor, mask: Tensor, like: Tensor) -> Tensor:
-    """Sums per clip [B] -> means over the cells of `like` [B, T, F] that exist."""
-    return total / (mask.sum(1) * like.shape[-1]).clamp_min(1)
