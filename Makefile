@@ -9,8 +9,8 @@ export DVC_NO_ANALYTICS := true
 
 .PHONY: repro study test slow check bench ui install schema
 
-repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirror the results into MLflow
-	dvc repro
+repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS experiments at once, then publish to MLflow
+	python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 	python -m stages.publish
 
 study: $(VENV)/installed      ## method x network x tokenisation on digits: what is left of it, JOBS (2) cells at a time

@@ -30,6 +30,8 @@ def problems(config: Any) -> list[str]:
     found = [f"{name} = {getattr(config, name)}: expected at least 1" for name in COUNTS if getattr(config, name) < 1]
     if config.codebook_size < 2:
         found.append(f"codebook_size = {config.codebook_size}: expected at least 2")
+    if config.postfilter_width < 0:
+        found.append(f"postfilter_width = {config.postfilter_width}: expected at least 0")
     if not 0 <= config.quantiser_start <= 1:
         found.append(f"quantiser_start = {config.quantiser_start}: expected 0 to 1")
     return found
@@ -61,7 +63,7 @@ class Codec(nn.Module):
         self.encoder = Encoder(frame, config.width, config.latent_dim, network(*size))
         coding = {name: getattr(config, name) for name in Coding.__dataclass_fields__}
         self.bottleneck = Bottleneck(Coding(**coding))
-        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
+        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size), config.postfilter_width)
         assert statistics.std is not None and statistics.mean is not None, "real data have both"
         self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())
         self.latent = Field((config.latent_dim,), rate_hz=rate)

@@ -73,6 +73,24 @@ def test_all_parameters_move_and_the_players_partition_them(family, tmp_path):
 
 
 @every_family
+@pytest.mark.parametrize("network", plugins.names("networks"))
+def test_every_family_runs_on_every_network_by_name(family, network, tmp_path):
+    trial = Trial(family, network=network)
+    if "network" not in {field.name for field in dataclasses.fields(trial.config)}:
+        pytest.skip("takes no network")
+    before, batch = trial.model().state_dict(), trial.batch()
+    model = trial.fitted(tmp_path, replace(CONFIG, num_steps=2))
+    kind = plugins.load("networks", network)
+    inside = [name for name, part in model.named_modules() if isinstance(part, kind)]
+    assert inside
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert all(any(name.startswith(f"{network}.") for name in moved) for network in inside)
+    with torch.no_grad():
+        made = model.generate(asked(model, batch), model.Sampling())
+    assert made.value.shape == batch.data.value.shape and bool(made.value.isfinite().all())
+
+
+@every_family
 def test_a_run_cut_off_goes_on_bit_by_bit(family, tmp_path):
     trial = Trial(family)
     whole = trial.fitted(tmp_path / "whole").state_dict()

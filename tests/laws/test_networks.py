@@ -151,6 +151,17 @@ def test_attention_is_the_written_out_mean_over_the_frames_in_reach():
         network("transformer", width=7)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mixer_block_mixes_the_frames_of_one_window(number):
+    """Windows of 16 begin at frame 0, and half a window earlier in every other block."""
+    block, h = network("mixer").blocks[number], normal(1, 37, 8).requires_grad_()
+    place = (torch.arange(37) + 8 * number) // 16
+    for frame in range(37):
+        (slope,) = torch.autograd.grad(block.mix(h)[0, frame, 3], h)
+        assert torch.equal(slope[0, :, 3] != 0, place == place[frame])
+        assert not slope[0, :, :3].any()
+
+
 @pytest.mark.parametrize("power", [0.0, 0.35, 1.0])
 def test_standardised_data_have_unit_power_and_come_back(power):
     std = np.array([3.0, 1.0, 0.01])
