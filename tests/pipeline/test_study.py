@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from stages import plan
 from stages.media import study_table
+from stages.pipeline import parallel
 from tests.browser import CHROMIUM, browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +127,12 @@ def test_the_page_shows_every_grid_and_asks_for_nothing(small):
         assert page.problems() == []
         asked = {url for url in page.requests() if not url.startswith("data:")}
         assert asked == {page_file.resolve().as_uri()}
+
+
+def test_the_root_runs_none_of_it():
+    """`make repro` stays what it is: its schedule is of its own dvc.yaml, though DVC sees both."""
+    assert not {name for name in parallel.needs_of(ROOT) if "cell" in name or "study" in name}
+    assert len(parallel.needs_of(ROOT / "study")) > 72
 
 
 # ---- the firewall
