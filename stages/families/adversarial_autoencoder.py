@@ -56,7 +56,7 @@ class AdversarialAutoencoderConfig:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.2
     commitment_weight: float = 1.0
     adversarial_start: float = 0.3
     """Share of the training before the discriminator begins; keep it below train.select_after."""

@@ -37,7 +37,7 @@ class AutoencoderConfig:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.2
     commitment_weight: float = 1.0
 
     def __post_init__(self) -> None:

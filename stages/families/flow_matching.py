@@ -10,7 +10,7 @@ what v is told, is training/residual_flow.py's.
 Flow Matching for Generative Modeling, Lipman et al., 2022, https://arxiv.org/abs/2210.02747.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,9 @@ class FlowMatching(GenerativeModel):
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
         return self.flow.loss(batch, self.objective, lambda u, e: self.sample(u, e, self.Sampling()))
+
+    def calibrate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        return self.flow.calibrate(batches, lambda u, e: self.sample(u, e, self.Sampling()))
 
     def objective(self, lesson: Lesson) -> Errors:
         """The mean squared error of the velocity."""

@@ -25,7 +25,7 @@ from stages.numerics import times
 from stages.numerics.precision import wide
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
-from stages.training import codec, losses
+from stages.training import codec
 
 NOISE, HEARD = 1, 5
 """Purposes of a clip's random streams."""
@@ -61,7 +61,7 @@ class GaussianAutoencoderConfig:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.2
     commitment_weight: float = 1.0
     heard_weight: float = 0.0
     """Of the mel distance between the data and a sample, where a flow to be compared learns from its own, too."""
@@ -121,7 +121,7 @@ class GaussianAutoencoder(GenerativeModel):
         if self.config.heard_weight:
             sigma = spread(log_size)
             sample = y + self.config.heard_temperature * sigma * self.noise(batch.seeds, sigma, HEARD)
-            heard = self.codec.mel_distance(sample * present, batch.data, losses.FAINT_FLOOR)
+            heard = self.codec.mel_distance(sample * present, batch.data)
             total = total + self.config.heard_weight * heard
             terms["mel_distance_sample"] = heard.detach()
         return Loss(total, terms, criterion="validation_nats")

@@ -15,7 +15,7 @@ Improved Mean Flows, Geng et al., 2025, https://arxiv.org/abs/2512.02012; Mean F
 Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,9 @@ class ImprovedMeanFlow(GenerativeModel):
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
         return self.flow.loss(batch, self.objective, lambda u, e: self.sample(u, e, self.Sampling()))
+
+    def calibrate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        return self.flow.calibrate(batches, lambda u, e: self.sample(u, e, self.Sampling()))
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""

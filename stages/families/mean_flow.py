@@ -12,7 +12,7 @@ it is noisy; the improved mean flow mends both. What x is, and what u is told, i
 Mean Flows for One-step Generative Modeling, Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -62,6 +62,9 @@ class MeanFlow(GenerativeModel):
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
         return self.flow.loss(batch, self.objective, lambda u, e: self.sample(u, e, self.Sampling()))
+
+    def calibrate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        return self.flow.calibrate(batches, lambda u, e: self.sample(u, e, self.Sampling()))
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""

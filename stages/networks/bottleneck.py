@@ -76,7 +76,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent [B, T, latent_dim] -> features [B, T, width] -> standardised frames [B, T, F]."""
+    """Latent [B, T, latent_dim] -> features [B, T, width] -> standardised frames [B, T, F], rough and filtered."""
 
     def __init__(self, latent_dim: int, width: int, frame: int, network: Network, postfilter_width: int = 0) -> None:
         super().__init__()
@@ -89,9 +89,16 @@ class Decoder(nn.Module):
     def features(self, z: Tensor, mask: Tensor) -> Tensor:
         return self.norm(self.network(self.enter(z), None, mask))
 
+    def rough(self, features: Tensor, mask: Tensor) -> Tensor:
+        """What a network per frame says, [B, T, F]."""
+        return wide(self.leave(features)) * mask.unsqueeze(-1)
+
+    def refined(self, rough: Tensor, mask: Tensor) -> Tensor:
+        """The rough frames filtered, without a gradient to them: a codec that leaned on the filter codes worse."""
+        return rough if self.postfilter is None else self.postfilter(rough.detach(), mask)
+
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        frames = wide(self.leave(features)) * mask.unsqueeze(-1)
-        return frames if self.postfilter is None else self.postfilter(frames, mask)
+        return self.refined(self.rough(features, mask), mask)
 
 
 class Bottleneck(nn.Module):

@@ -29,7 +29,7 @@ MOST = 2.0
 
 
 class Postfilter(nn.Module):
-    """Standardised frames [B, T, F] -> the same, cleaner; masked frames are 0 and nothing beyond a clip's end counts."""
+    """Standardised frames [B, T, F] -> the same, cleaner; masked frames are 0, and nothing beyond a clip counts."""
 
     window: Tensor
 

@@ -60,7 +60,7 @@ def needs_of(root: Path) -> networkx.DiGraph:
 
     with Repo(str(root)) as repo:
         own = [stage for stage in repo.index.graph if Path(stage.path).parent == root.resolve()]
-        return networkx.relabel_nodes(repo.index.graph.subgraph(own), lambda stage: stage.addressing)
+        return networkx.relabel_nodes(repo.index.graph.subgraph(own), {stage: stage.addressing for stage in own})
 
 
 def repeated_of(dvc_yaml: Path) -> list[str]:

@@ -4,7 +4,7 @@ Whole: no codec. s is each bin's standard deviation and s y its mean in the trai
 the clip's class labels, each an embedding that joins the network's modulation; unknown is one more class.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +89,7 @@ class Whole(nn.Module):
         self.register_buffer("mean", (mean / scale).float())
         self.latent = self.codes = None
         self.num_features = 0
+        self.temperature = torch.ones(())
         self.labels = Labels(spec.conditions) if spec.conditions else None
 
     @property
@@ -104,6 +105,10 @@ class Whole(nn.Module):
         nothing = batch.data.value.new_zeros(len(batch.data.value))
         frames = self.frames(batch.conditions, batch.data.mask)
         return Ground(nothing, {}, nothing, batch.data.value / self.scale, frames)
+
+    def calibrate(self, asked: Asked, sample: OneStep, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """There is nothing to choose: noise as it was learned."""
+        return {}
 
     def hear(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame) -> Heard:
         """Nothing here is listened to."""

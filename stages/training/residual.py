@@ -9,7 +9,7 @@ known: no features, y = 0, w the data's own size; so the flow also generates fro
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,19 +20,24 @@ from stages.numerics import times
 from stages.numerics.precision import wide
 from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Spec, Statistics
-from stages.training import losses
 from stages.training.codec import Codec
 from stages.training.ground import HEARD, Asked, Frame, Frames, Ground, Heard, OneStep, per_cell
 from stages.training.velocity import Context
 
 USUAL_SHARE = 0.1
 """Of a bin's standard deviation: where the residual's expected size starts; most cells are far below their bin's."""
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+MOST_LOST_DB = 1.2
+"""Of the signal-to-distortion ratio, for what temperature brings to the ear."""
 LOG_SIZE_RANGE = 7.0
 """The expected size of a residual stays within e^+-7 of standardised data."""
 
 
 class Residual(nn.Module):
     """x = (data / s - y) / w, what a codec's guess leaves open in units of its expected size."""
+
+    temperature: Tensor
+    """Of decoding, unless Sampling says another."""
 
     def __init__(self, config: Any, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]) -> None:
         super().__init__()
@@ -45,6 +50,7 @@ class Residual(nn.Module):
         with torch.no_grad():
             self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.codec.standardise.std))
         self.nothing = nn.Parameter(torch.zeros(config.width))
+        self.register_buffer("temperature", torch.ones(()))
         self.guessing = True
 
     @property
@@ -93,15 +99,36 @@ class Residual(nn.Module):
         without = Context(mask, torch.cat([nothing, y / size], dim=-1))
         return Frames(Frame(y, size, told), without, Frame(torch.zeros_like(y), usual, untold))
 
+    def calibrate(self, asked: Asked, sample: OneStep, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Set the temperature of the least mel distance among those that cost at most MOST_LOST_DB over the guess."""
+        heard, noise_db = dict.fromkeys(TEMPERATURES, 0.0), dict.fromkeys(TEMPERATURES, 0.0)
+        guess_db, num_clips = 0.0, 0
+        for batch in batches:
+            ground = self.learn(batch, flowing=True)
+            assert ground.frames is not None, "the flow is asked for"
+            guess_db += float(ground.terms["noise_to_signal_db"].sum())
+            num_clips += len(batch.ids)
+            for temperature in TEMPERATURES:
+                sound = self.sound(asked, sample, batch, ground.frames.told, temperature)
+                heard[temperature] += float(self.codec.mel_distance(sound, batch.data).sum())
+                noise_db[temperature] += float(self.codec.distortion(sound, batch.data).noise_to_signal_db.sum())
+        most_db = guess_db + MOST_LOST_DB * num_clips
+        allowed = [temperature for temperature in TEMPERATURES if noise_db[temperature] <= most_db]
+        self.temperature.fill_(min(allowed or TEMPERATURES[:1], key=lambda temperature: heard[temperature]))
+        return {"temperature": round(float(self.temperature), 6)} if num_clips else {}
+
     def hear(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame) -> Heard:
         """The mel distance of a one-step sample at `heard_temperature` to the data, weighted."""
         if self.training and self.config.heard_weight == 0:
             return Heard(batch.data.value.new_zeros(len(batch.ids)), {})
-        e = times.normal(batch.seeds, tuple(told.mean.shape[1:]), HEARD).to(told.mean) * batch.data.mask.unsqueeze(-1)
-        residual = sample(asked(told.context), self.config.heard_temperature * e)
-        sound = told.mean + told.size * residual
-        heard = self.codec.mel_distance(sound, batch.data, losses.FAINT_FLOOR)
+        sound = self.sound(asked, sample, batch, told, self.config.heard_temperature)
+        heard = self.codec.mel_distance(sound, batch.data)
         return Heard(self.config.heard_weight * heard, {"mel_distance_sample": heard.detach()})
+
+    def sound(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame, temperature: float) -> Tensor:
+        """One-step samples from so much noise, standardised [B, T, F]."""
+        e = times.normal(batch.seeds, tuple(told.mean.shape[1:]), HEARD).to(told.mean) * batch.data.mask.unsqueeze(-1)
+        return told.mean + told.size * sample(asked(told.context), temperature * e)
 
     def given(self, request: Request, mask: Tensor) -> Frames:
         """What the request's latent says, or nothing for clips without one."""

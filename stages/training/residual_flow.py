@@ -9,7 +9,7 @@ open, in units of its expected size w: the flow adds what squared errors wash ou
 the condition is dropped, so that the flow also generates from noise alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,7 +58,7 @@ class Config:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.2
     commitment_weight: float = 1.0
     flow_width: int = 128
     flow_depth: int = 3
@@ -117,8 +117,9 @@ class Sampling:
 
     num_steps: int = 1
     """From noise to data."""
-    temperature: float = 1.0
-    """Standard deviation of the noise a sample starts from; with a codec only when decoding, new clips start from 1."""
+    temperature: float | None = None
+    """Standard deviation of the noise a sample starts from; with a codec only when decoding, new clips start from 1.
+    None: with a codec what was best on validation clips in one step, without one 1."""
     guidance: float = 1.0
     """Scale of classifier-free guidance, which asks the network twice; 1: none."""
     guidance_low: float = 0.0
@@ -126,7 +127,7 @@ class Sampling:
     """Guided are the steps that start at a time from low to high; noise is at 1."""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or self.temperature < 0:
+        if self.num_steps < 1 or (self.temperature is not None and self.temperature < 0):
             raise ValueError(f"{self}: expected num_steps at least 1 and temperature at least 0")
         if not 0 <= self.guidance_low <= self.guidance_high <= 1:
             raise ValueError(f"{self}: expected 0 <= guidance_low <= guidance_high <= 1")
@@ -187,6 +188,10 @@ class ResidualFlow(nn.Module):
             total, criterion = total + errors.loss + heard.loss, criterion + nats
         return Loss(total, terms | {"validation_nats": criterion}, criterion="validation_nats")
 
+    def calibrate(self, batches: Iterable[Batch], sample: OneStep) -> Mapping[str, float]:
+        """Choose on validation clips what decoding starts from."""
+        return self.ground.calibrate(self.asked, sample, batches)
+
     def lesson(self, batch: Batch, whole: Tensor, frames: Frames) -> Lesson:
         """The data in the frames' units, noise, and a condition that is dropped as often as the config says."""
         seeds, device = batch.seeds, whole.device
@@ -207,7 +212,8 @@ class ResidualFlow(nn.Module):
         mask = torch.arange(int(steps.max()) if len(steps) else 0, device=device) < steps.unsqueeze(1)
         frames = self.ground.given(request, mask)
         told, decoding = frames.told, self.ground.decoding(request).to(device)
-        temperature = torch.where(decoding, sampling.temperature, 1.0).reshape(-1, 1, 1)
+        chosen = self.ground.temperature if sampling.temperature is None else sampling.temperature
+        temperature = torch.where(decoding, chosen, 1.0).reshape(-1, 1, 1)
         e = times.normal(request.seeds, tuple(told.mean.shape[1:]), NOISE).to(told.mean)
         u = guided(self.asked(told.context), self.asked(frames.without), sampling)
         x = sample(u, e * mask.unsqueeze(-1) * temperature, sampling)

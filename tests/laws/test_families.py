@@ -72,7 +72,7 @@ def trained(name, num=4, **changes):
 
 
 def codec_of(model):
-    return model.flow.codec if type(model).__name__ != "Autoencoder" else model.codec
+    return model.flow.codec if hasattr(model, "flow") else model.codec
 
 
 def rest_codebooks(model):

@@ -9,6 +9,7 @@ import torch
 from stages.pipeline import plugins
 from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Field, Spec, Statistics
+from stages.training import losses
 from tests.laws.test_families import FLOWS, batch_of, fitted, model_of, request
 
 MEAN_FLOWS = FLOWS[1:]
@@ -232,3 +233,31 @@ def test_every_problem_of_a_mean_flows_config_at_once():
     for wrong in ({"num_steps": 0}, {"temperature": -1.0}, {"guidance_low": 0.7, "guidance_high": 0.2}):
         with pytest.raises(ValueError, match="expected"):
             plugins.load("families", "mean_flow").Sampling(**wrong)
+
+
+class TestTheTemperatureChosenOnValidation:
+    """A made-up ear likes 0.7 best; a temperature of 1 costs `cost_db` of the guess's distortion."""
+
+    @pytest.mark.parametrize(("cost_db", "chosen"), [(0.0, 0.6), (2.5, 0.4), (99.0, 0.0)])
+    def test_the_best_that_distortion_allows(self, monkeypatch, cost_db, chosen):
+        model, batch = model_of("improved_mean_flow").eval(), batch_of()
+        codec, ground = model.flow.codec, model.flow.ground
+        learned = ground.learn(batch, flowing=True)
+        guess_db = learned.terms["noise_to_signal_db"]
+
+        def distortion(sound, data):
+            return losses.Distortion(guess_db, guess_db + cost_db * sound.mean((1, 2)))
+
+        monkeypatch.setattr(ground, "learn", lambda batch, flowing: learned)
+        monkeypatch.setattr(ground, "sound", lambda asked, sample, batch, told, t: torch.full_like(told.mean, t))
+        monkeypatch.setattr(codec, "mel_distance", lambda sound, data: (sound.mean((1, 2)) - 0.7).abs())
+        monkeypatch.setattr(codec, "distortion", distortion)
+        assert model.calibrate([batch]) == {"temperature": chosen}
+        assert float(ground.temperature) == pytest.approx(chosen)
+
+    def test_decoding_starts_from_it_unless_told_otherwise(self):
+        model, clips = fitted("improved_mean_flow").eval(), batch_of(num=2)
+        model.flow.ground.temperature.fill_(0.4)
+        wanted = Request(clips.seeds, clips.data.mask.sum(1), {"latent": model.encode(clips)})
+        found = [model.generate(wanted, model.Sampling(temperature=t)).value for t in (None, 0.4, 0.0)]
+        assert torch.allclose(found[0], found[1], atol=1e-6) and not torch.allclose(found[0], found[2], atol=1e-4)
