@@ -46,7 +46,9 @@ class Block(nn.Module):
 
 def shifted(x: Tensor) -> Tensor:
     """Groups of channels of [B, T, width], each moved along T by its offset, zeros coming in."""
-    most, num_steps = max(OFFSETS), x.shape[1]
+    num_steps = x.shape[1]
+    most = min(max(OFFSETS), num_steps)  # beyond a short clip's ends there is nothing but zeros
+    offsets = [max(-most, min(offset, most)) for offset in OFFSETS]
     groups = functional.pad(x, (0, 0, most, most)).tensor_split(len(OFFSETS), dim=-1)
-    moved = [group[:, most - o : most - o + num_steps] for group, o in zip(groups, OFFSETS, strict=True)]
+    moved = [group[:, most - o : most - o + num_steps] for group, o in zip(groups, offsets, strict=True)]
     return torch.cat(moved, dim=-1)

@@ -52,12 +52,15 @@ def schedule(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> Schedule
 
 
 def needs_of(root: Path) -> networkx.DiGraph:
-    """The graph of dvc.yaml's stages as DVC resolves it: an edge from each stage to each one it needs."""
+    """The graph of dvc.yaml's stages as DVC resolves it: an edge from each stage to each one it needs.
+
+    Those of this folder alone: a pipeline in a folder below (study/) is another's to run.
+    """
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        graph = repo.index.graph
-        return networkx.relabel_nodes(graph, {stage: stage.addressing for stage in graph})
+        own = [stage for stage in repo.index.graph if Path(stage.path).parent == root.resolve()]
+        return networkx.relabel_nodes(repo.index.graph.subgraph(own), {stage: stage.addressing for stage in own})
 
 
 def repeated_of(dvc_yaml: Path) -> list[str]:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 STAGES = Path(__file__).resolve().parent.parent
 PROTOCOLS = {
+    "clips": ("stages.protocols.clips", "Clips"),
     "corpora": ("stages.protocols.corpus", "Corpus"),
     "representations": ("stages.protocols.representation", "Representation"),
     "families": ("stages.protocols.model", "GenerativeModel"),
