@@ -7,11 +7,17 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test chaos slow check bench ui install schema doctor
+.PHONY: repro study test chaos slow check bench ui install schema doctor
 
-repro: $(VENV)/installed      ## run every stage whose inputs changed, then mirror the results into MLflow
-	dvc repro
+repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS experiments at once, then publish to MLflow
+	python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 	python -m stages.publish
+
+study: $(VENV)/installed      ## method x network x tokenisation on digits: what is left of it, JOBS (2) cells at a time
+	cd study && dvc repro plan download split cache image_classifier
+	cd study && dvc status --json cell | python -c 'import json, sys; print(*json.load(sys.stdin), sep="\n")' \
+	  | OMP_NUM_THREADS=1 xargs -r -n 1 -P $(or $(JOBS),2) dvc --wait-for-lock repro --quiet --single-item
+	cd study && dvc repro
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench" --campaigns 5

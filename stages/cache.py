@@ -1,9 +1,9 @@
-"""Encode every clip of a corpus into shards, and set the test excerpts apart that everything is judged by.
+"""Encode every clip of a corpus into shards, and set the test clips apart that everything is judged by.
 
-data/cache/<representation>/{train,valid,test}   shards of codes (pipeline/shards.py); test holds the excerpts alone
+data/cache/<representation>/{train,valid,test}   shards of codes (pipeline/shards.py); of audio, test is excerpts alone
                             statistics.safetensors   of the train split
                             representation/          what decodes the codes
-                            references/              the excerpts' untouched audio (media/excerpts.py)
+                            references/              the test clips untouched (the kind's file of stages/clips)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +12,8 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.media import excerpts
-from stages.media.excerpts import Stretch
 from stages.pipeline import artifacts, params, plugins, shards, stage, workers
+from stages.protocols.clips import Clips, Part
 from stages.protocols.representation import Representation
 
 
@@ -26,7 +25,7 @@ class Block:
     corpus: str
     clips: Literal["audio", "raw"]
     num_shards: int = 16
-    """Files per split: pieces are spread over them by hash, and each is one unit of work."""
+    """Files per split: pieces are spread over them by hash, one unit of work each."""
 
     def __post_init__(self) -> None:
         if self.num_shards < 1:
@@ -46,7 +45,7 @@ class Unit:
 
     split: str
     number: int
-    stretches: tuple[Stretch, ...]
+    parts: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -62,26 +61,30 @@ def configure(tree: params.Params, key: str | None) -> stage.Needs | None:
     block = tree.block(where, Block, without=tuple(set(tree.mapping(where)) - own))
     if block is None:
         return None
-    corpora = set(tree.mapping("corpora"))
-    if block.corpus not in corpora:
+    if block.corpus not in (corpora := set(tree.mapping("corpora"))):
         tree.problem(f"{where}.corpus = {block.corpus!r}: no such corpus{params.near(block.corpus, corpora)}")
     try:
         kind: Any = plugins.load("representations", block.module)
     except ValueError as problem:
         tree.problem(f"{where}.module: {problem}")
         return None
-    if (kind.clip, block.clips) != ("audio", "audio"):
-        tree.problem(f"{where}.clips = {block.clips!r}: this stage can read audio clips alone, from data/audio")
-    config = tree.block(where, kind.Config, without=tuple(own))
-    plain = params.plain(config) if config is not None else {}
-    return stage.Needs(Config(block.module, plain, block.num_shards), (("representations", block.module),))
+    if block.clips != (home := clips_of(kind).folder):
+        tree.problem(f"{where}.clips = {block.clips!r}: {block.module} takes {kind.clip} clips, from data/{home}")
+    config = params.plain(tree.block(where, kind.Config, without=tuple(own))) or {}
+    loads = (("representations", block.module), ("clips", kind.clip))
+    return stage.Needs(Config(block.module, config, block.num_shards), loads)
+
+
+def clips_of(kind: Any) -> Clips:
+    """How clips of a representation's kind are read."""
+    return plugins.load("clips", kind.clip)()
 
 
 def run(config: Config, clips: Path, split: Path, cache: Path) -> None:
-    parts = excerpts.by_split(artifacts.read_json(clips / "manifest.json"), artifacts.read_json(split / "split.json"))
     kind: Any = plugins.load("representations", config.module)
+    parts = clips_of(kind).by_split(clips, artifacts.read_json(split / "split.json"))
     settings = params.parse(kind.Config, config.representation, where=config.module)
-    representation = kind.fit(settings, (excerpts.read(clips, part) for part in parts["train"]))
+    representation = kind.fit(settings, clips_of(kind).read(clips, parts["train"]))
     work = list(units(parts, config.num_shards))
     with artifacts.new_folder(cache) as draft:
         done = workers.map_units(partial(encode, representation, clips, draft), work)
@@ -95,22 +98,20 @@ def run(config: Config, clips: Path, split: Path, cache: Path) -> None:
         artifacts.write_json(draft / "references/manifest.json", {"clips": references})
 
 
-def units(parts: Mapping[str, Sequence[Stretch]], num_shards: int) -> Iterator[Unit]:
+def units(parts: Mapping[str, Sequence[Part]], num_shards: int) -> Iterator[Unit]:
     for split, members in parts.items():
         for number in range(num_shards):
-            mine = tuple(part for part in members if shards.shard_of(part.piece, num_shards) == number)
-            if mine:
+            if mine := tuple(part for part in members if shards.shard_of(part.piece, num_shards) == number):
                 yield Unit(split, number, mine)
 
 
 def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> Done:
     """Write one shard, and the references where its codes are the test's."""
-    codes, references = [], []
-    for part in unit.stretches:
-        clip = excerpts.read(clips, part)
+    kind, codes, kept = clips_of(representation), [], []
+    for clip in kind.read(clips, unit.parts):
         codes.append(representation.encode(clip))
-        if unit.split == "test":
-            references.append(excerpts.write_reference(cache / "references", clip, part.piece))
+        kept += [clip] if unit.split == "test" else []
+    references = kind.write_references(cache / "references", unit.number, kept, unit.parts) if kept else []
     sums = shards.sums(codes, representation.spec.data) if unit.split == "train" else None
     return Done(shards.write_shard(cache / unit.split, unit.number, codes), sums, tuple(references))
 

@@ -75,7 +75,8 @@ def check(collected: Collected, folder: Path) -> None:
     ids = Counter(piece.id for piece in collected.pieces)
     for piece in collected.pieces:
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", piece.id) and ids[piece.id] == 1, f"id {piece.id!r}"
-        assert artifacts.sha256(folder / piece.path) == piece.sha256, f"sha256 of {piece.path}"
+    for path, sha256 in {(piece.path, piece.sha256) for piece in collected.pieces}:
+        assert artifacts.sha256(folder / path) == sha256, f"sha256 of {path}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ under transposition; a recording is a group of its own. With u(group) in [0, 1) 
 
 so a piece keeps its place as the corpus grows. Where a small corpus would leave a split empty, the boundary moves just
 far enough that each has one group: test takes the smallest u, train keeps the largest. That needs three groups.
+
+Where a corpus has a split of its own, its test pieces are the test; of its other groups valid takes u < valid_fraction.
 """
 
 import hashlib
@@ -53,11 +55,14 @@ def configure(params: Params, key: str | None) -> Needs | None:
 def run(config: Config, raw: Path, split: Path) -> None:
     """Write split.json: the split and the group of every piece, and which excerpts the test set is heard in."""
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
-    groups = dict(zip([p["id"] for p in pieces], map_units(partial(group_of, raw), pieces), strict=True))
+    groups = groups_of(raw, pieces)
+    own = {piece["id"]: piece["split"] for piece in pieces if piece.get("split")}
     places = assign(set(groups.values()), config.valid_fraction, config.test_fraction)
+    if own:
+        places = {group: "valid" if place(group) < config.valid_fraction else "train" for group in places}
     with artifacts.new_folder(split) as draft:
         told = {
-            "pieces": {piece: places[group] for piece, group in groups.items()},
+            "pieces": {piece: "test" if own.get(piece) == "test" else places[group] for piece, group in groups.items()},
             "groups": groups,
             "num_excerpts": config.num_excerpts,
             "excerpt_duration_s": config.excerpt_duration_s,
@@ -65,6 +70,13 @@ def run(config: Config, raw: Path, split: Path) -> None:
         artifacts.write_json(draft / "split.json", told)
     counts = {name: sum(place == name for place in told["pieces"].values()) for name in ("train", "valid", "test")}
     print(f"{counts} pieces in {len(places)} melody groups")
+
+
+def groups_of(raw: Path, pieces: list[dict[str, Any]]) -> dict[str, str]:
+    """Piece -> its group; only melodies are worth worker processes."""
+    sung = [piece for piece in pieces if piece["kind"] == "midi"]
+    found = dict(zip([piece["id"] for piece in sung], map_units(partial(group_of, raw), sung), strict=True))
+    return {piece["id"]: found.get(piece["id"]) or group_of(raw, piece) for piece in pieces}
 
 
 def group_of(raw: Path, piece: dict[str, Any]) -> str:

@@ -30,12 +30,14 @@ class AutoencoderConfig:
     """Latents that are quantised together; the codes come at the data's rate divided by this."""
     code_dim: int = 64
     """Width of what the quantiser sees."""
-    beam_size: int = 16
-    """rvq: prefixes kept while compressing; 0.6 dB of SI-SDR over 1, for encoding alone."""
+    beam_size: int = 8
+    """rvq: prefixes kept while compressing; more find better codes and cost encoding time alone."""
     quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
+    postfilter_width: int = 32
+    """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     compand_power: float = 0.35
-    mel_weight: float = 0.03
+    mel_weight: float = 0.1
     commitment_weight: float = 1.0
 
     def __post_init__(self) -> None:

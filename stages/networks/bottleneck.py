@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.networks.postfilter import Postfilter
 from stages.numerics.precision import wide
 from stages.protocols.model import Masked, Request
 from stages.protocols.network import Network
@@ -75,20 +76,29 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent [B, T, latent_dim] -> features [B, T, width] -> standardised frames [B, T, F]."""
+    """Latent [B, T, latent_dim] -> features [B, T, width] -> standardised frames [B, T, F], rough and filtered."""
 
-    def __init__(self, latent_dim: int, width: int, frame: int, network: Network) -> None:
+    def __init__(self, latent_dim: int, width: int, frame: int, network: Network, postfilter_width: int = 0) -> None:
         super().__init__()
         self.enter = nn.Linear(latent_dim, width)
         self.network = network
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, frame)
+        self.postfilter = Postfilter(frame, postfilter_width) if postfilter_width else None
 
     def features(self, z: Tensor, mask: Tensor) -> Tensor:
         return self.norm(self.network(self.enter(z), None, mask))
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def rough(self, features: Tensor, mask: Tensor) -> Tensor:
+        """What a network per frame says, [B, T, F]."""
         return wide(self.leave(features)) * mask.unsqueeze(-1)
+
+    def refined(self, rough: Tensor, mask: Tensor) -> Tensor:
+        """The rough frames filtered, without a gradient to them: a codec that leaned on the filter codes worse."""
+        return rough if self.postfilter is None else self.postfilter(rough.detach(), mask)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return self.refined(self.rough(features, mask), mask)
 
 
 class Bottleneck(nn.Module):

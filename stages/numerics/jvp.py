@@ -6,6 +6,7 @@ MeanFlow identity: u = v - (t - r) du/dt. The order of the tangent is the whole 
 training still runs, and learns something else (Geng et al., 2025, table 1c).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,20 @@ def along_path(u: AverageVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -
     with torch.autocast(z.device.type, enabled=False):
         value, rate, *_ = torch.func.jvp(u, (z, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
     return Derivative(value, rate)
+
+
+def rewind(device: torch.device) -> Callable[[], None]:
+    """Returns what sets torch's generator back to now: a pass of the same shape draws the same dropout again.
+
+    u and du/dt are of one function only if both have one dropout.
+    """
+    cuda = device.type == "cuda"
+    state = torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
+
+    def back() -> None:
+        torch.cuda.set_rng_state(state, device) if cuda else torch.set_rng_state(state)
+
+    return back
 
 
 def mean_flow_target(derivative: Derivative, v: Tensor, r: Tensor, t: Tensor) -> Tensor:

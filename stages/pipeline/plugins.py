@@ -6,12 +6,14 @@ follows the folder's protocol. No registry: adding a file adds a plugin.
 
 import importlib
 import inspect
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
 STAGES = Path(__file__).resolve().parent.parent
 PROTOCOLS = {
+    "clips": ("stages.protocols.clips", "Clips"),
     "corpora": ("stages.protocols.corpus", "Corpus"),
     "representations": ("stages.protocols.representation", "Representation"),
     "families": ("stages.protocols.model", "GenerativeModel"),
@@ -22,8 +24,10 @@ PROTOCOLS = {
 
 
 def names(kind: str) -> list[str]:
-    """The plugins of a kind: the file names in its folder."""
-    return sorted(path.stem for path in (STAGES / kind).glob("*.py") if path.stem != "__init__")
+    """The plugins of a kind: the files in its folder that define a class of its protocol (networks/ holds others)."""
+    _, protocol = PROTOCOLS[kind]
+    defines = re.compile(rf"^class \w+\({protocol}\):", re.MULTILINE)
+    return sorted(path.stem for path in (STAGES / kind).glob("*.py") if defines.search(path.read_text("utf-8")))
 
 
 def module(kind: str, name: str) -> ModuleType:

@@ -89,10 +89,12 @@ def of_type(hint: Any) -> dict[str, Any]:
 
 
 def notes_of(config: type) -> dict[str, str]:
-    """The strings that stand below the fields of a config class."""
+    """The strings that stand below the fields of a config class, and of those it extends."""
+    notes = {}
+    for base in config.__bases__:
+        notes |= notes_of(base) if dataclasses.is_dataclass(base) else {}
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
     body = node.body if isinstance(node, ast.ClassDef) else []
-    notes = {}
     for field, text in zip(body, body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
             if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):

@@ -20,6 +20,9 @@ import stages
 from stages.pipeline import artifacts, params
 
 PLAN = Path("data/plan")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""mallopt's names for what it returns to the kernel at once, malloc.h."""
+KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
     inputs, so that nothing stale is ever resumed.
     """
     die_with_parent()
+    keep_memory()
     name = Path(sys.argv[0]).stem
     key = sys.argv[1] if len(sys.argv) > 1 else None
     plan_file = path_of(name, key)
@@ -85,6 +89,13 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
         if os.getppid() != stages.PARENT:  # it died before the call
             sys.exit("dvc has gone; stopping")
+
+
+def keep_memory() -> None:
+    """Have glibc keep what tensors free for the next ones; asking the kernel each time costs a tenth of training."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(setting, KEPT_BYTES)
 
 
 def check_versions(pinned: dict[str, str]) -> None:

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One usable file of a corpus."""
+    """One usable file of a corpus, or one place in a file that holds many: 70,000 small images are few files."""
 
     id: str
     """[A-Za-z0-9_.-]+, unique in the corpus, stable when the corpus grows."""
@@ -18,10 +18,15 @@ class Piece:
     """midi | audio | image."""
     duration_s: float
     sha256: str
+    """Of the file."""
     licence: str = ""
     """What the source says of it, verbatim; empty: unknown."""
     labels: tuple[tuple[str, int], ...] = ()
     """Conditions known of the piece, such as ("digit", 7)."""
+    index: int | None = None
+    """Its place in the file; None: the file is this piece alone."""
+    split: Literal["", "train", "test"] = ""
+    """The source's own split, which is kept; empty: it has none, and the stage `split` assigns the piece."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Evidence:
     """num_parameters, num_function_evaluations and other numbers that need no measuring."""
     features: Callable[[Any], np.ndarray] | None = None
     """The classifier's features of one clip, float64 [N, D]."""
+    classify: Callable[[Any], int] | None = None
+    """The class that the classifier reads in one clip."""
     seed: int = 0
     """Where bootstrap resampling starts."""
 

@@ -4,7 +4,7 @@ Shapes: B clips, T steps, *F one step's frame. Tensors beyond a clip's end are 0
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -94,6 +94,10 @@ class GenerativeModel(nn.Module, ABC):
 
     def begin_step(self, step: int, num_steps: int) -> None:
         """Told before each training step; where a schedule lives (freeze, anneal). It must depend on these alone."""
+
+    def calibrate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Told validation clips once, when the exported weights are in: what decoding is to use, kept as buffers."""
+        return {}
 
     def forward(self, batch: Batch, player: str, step: int) -> Loss:
         return self.loss(batch, player, step)

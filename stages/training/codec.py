@@ -1,8 +1,11 @@
 """What codec families share: frames -> quantised latent -> the best single guess, and the loss that teaches it.
 
-    z = E(x / s),   q = Q(z),   y = D(q),   s = std^compand_power per bin
+    z = E(x / s),   q = Q(z),   y' = D(q),   y = P(sg[y']),   s = std^compand_power per bin
     L = ln(|s y - x|^2 / |x|^2) + mel_weight * mel(s y, x) + commitment_weight * |z - sg[q]|^2 / |z|^2
+        + ln(|s y' - x|^2 / |x|^2)
 
+P is networks/postfilter.py; its gradient ends at y', so that E, Q and D learn to be exact by themselves, and mel is the
+filter's to learn (where there is none, y = y' learns both and the last term falls away).
 s makes loud bins count more without hiding the weak ones. The first term is the error in the data's own units, whose
 negative is the signal-to-distortion ratio; mel is heard through `signal`. Squared errors make y the mean of what q
 leaves open: faint, noisy bins are reproduced as silence.
@@ -30,6 +33,8 @@ def problems(config: Any) -> list[str]:
     found = [f"{name} = {getattr(config, name)}: expected at least 1" for name in COUNTS if getattr(config, name) < 1]
     if config.codebook_size < 2:
         found.append(f"codebook_size = {config.codebook_size}: expected at least 2")
+    if config.postfilter_width < 0:
+        found.append(f"postfilter_width = {config.postfilter_width}: expected at least 0")
     if not 0 <= config.quantiser_start <= 1:
         found.append(f"quantiser_start = {config.quantiser_start}: expected 0 to 1")
     return found
@@ -61,7 +66,7 @@ class Codec(nn.Module):
         self.encoder = Encoder(frame, config.width, config.latent_dim, network(*size))
         coding = {name: getattr(config, name) for name in Coding.__dataclass_fields__}
         self.bottleneck = Bottleneck(Coding(**coding))
-        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size))
+        self.decoder = Decoder(config.latent_dim, config.width, frame, network(*size), config.postfilter_width)
         assert statistics.std is not None and statistics.mean is not None, "real data have both"
         self.power_per_step = float((statistics.std**2 + statistics.mean**2).sum())
         self.latent = Field((config.latent_dim,), rate_hz=rate)
@@ -72,10 +77,13 @@ class Codec(nn.Module):
         """The loss, and what a decoder on top needs."""
         narrowed = self.bottleneck(self.encoder(self.standardise(data.value), data.mask), data.mask)
         features = self.decoder.features(narrowed.value, data.mask)
-        guess = self.decoder(features, data.mask)
-        distortion = losses.distortion(self.standardise.inverse(guess), data.value, self.power_per_step)
+        rough = self.decoder.rough(features, data.mask)
+        guess = self.decoder.refined(rough, data.mask)
+        distortion = self.distortion(guess, data)
         mel = self.mel_distance(guess, data)
         loss = distortion.loss + self.config.mel_weight * mel + self.config.commitment_weight * narrowed.commitment
+        if guess is not rough:
+            loss = loss + self.distortion(rough, data).loss
         terms = {
             "noise_to_signal_db": distortion.noise_to_signal_db,
             "noise_to_signal_nats": distortion.loss.detach(),
@@ -85,7 +93,11 @@ class Codec(nn.Module):
         }
         return Learned(loss, terms, features, guess)
 
-    def mel_distance(self, standardised: Tensor, data: Masked, floor: float = losses.MEL_FLOOR) -> Tensor:
+    def distortion(self, standardised: Tensor, data: Masked) -> losses.Distortion:
+        """Of standardised frames, in the data's own units."""
+        return losses.distortion(self.standardise.inverse(standardised), data.value, self.power_per_step)
+
+    def mel_distance(self, standardised: Tensor, data: Masked) -> Tensor:
         """Between what standardised frames and the data sound like, [B]; 0 where the data are not audio."""
         if self.frame_rate_hz is None:
             return standardised.new_zeros(len(standardised))
@@ -93,7 +105,7 @@ class Codec(nn.Module):
             target = self.signal(data)
         sound = self.signal(Masked(self.standardise.inverse(standardised), data.mask))
         rate_hz = self.frame_rate_hz * target.value.shape[1] / data.value.shape[1]
-        return losses.mel_distance(sound.value, target.value, target.mask, rate_hz, floor)
+        return losses.mel_distance(sound.value, target.value, target.mask, rate_hz)
 
     def encode(self, batch: Batch) -> Masked:
         mask = batch.data.mask

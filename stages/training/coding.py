@@ -99,10 +99,29 @@ def decode(loaded: Loaded, names: Sequence[str], streams: Sequence[bitstream.Str
 
 
 @torch.no_grad()
-def new(loaded: Loaded, names: Sequence[str], seeds: Sequence[int], num_steps: int, sampling: Any) -> list[Any]:
-    """New clips from their seeds, with no condition at all."""
-    codes = _generate(loaded, names, seeds, [num_steps] * len(seeds), {}, sampling)
+def new(
+    loaded: Loaded,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    num_steps: int,
+    sampling: Any,
+    conditions: Mapping[str, Masked] | None = None,
+) -> list[Any]:
+    """New clips from their seeds, given conditions of the spec or none at all."""
+    codes = _generate(loaded, names, seeds, [num_steps] * len(seeds), conditions or {}, sampling)
     return [loaded.representation.decode(code) for code in codes]
+
+
+@torch.no_grad()
+def round_trip(loaded: Loaded, codes: Sequence[Code], seeds: Sequence[int], sampling: Any) -> list[Any]:
+    """The clips through encoder, quantiser and decoder, without bytes between. All must have as many steps."""
+    model, spec = loaded.model, loaded.representation.spec
+    latent = model.encode(batches.to(batches.collate(codes, seeds, spec), next(model.parameters()).device))
+    if model.codes is not None:
+        latent = model.dequantise(model.quantise(latent))
+    names, lengths = [code.id for code in codes], [len(code.data) for code in codes]
+    made = _generate(loaded, names, seeds, lengths, {"latent": latent}, sampling)
+    return [loaded.representation.decode(code) for code in made]
 
 
 def _generate(

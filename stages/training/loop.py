@@ -16,7 +16,7 @@ weights where the valid split is empty.
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Best:
     num_steps: int
     criterion: str | None
     value: float | None
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    """What the model chose on the validation clips for decoding."""
 
 
 def fit(
@@ -193,7 +195,9 @@ class Run:
                 self.best, self.best_weights = Best(self.config.num_steps, None, None), weights(self.model)
         self.model.load_state_dict(self.best_weights)
         self.model.eval()
-        return self.best
+        with torch.no_grad():
+            chosen = self.model.calibrate(batches.to(batch, self.device) for batch in self.valid)
+        return replace(self.best, calibrated=chosen)
 
     def save(self, done: int) -> None:
         """Write all that the next step depends on."""

@@ -22,12 +22,10 @@ from stages.numerics.precision import wide
 QUIET = 0.05
 """A clip's energy counts as at least this share of the batch's usual one; below, it is nearly silence."""
 GOOD_ENOUGH = 1.0e-3
-SCALES = ((512, 40), (2048, 120))
-"""Window in samples, mel bands."""
-MEL_FLOOR = 1.0e-3
-"""Magnitudes below are inaudible beside music at its usual level; the metric's own floors lie around it."""
-FAINT_FLOOR = 1.0e-5
-"""Where 16-bit rounding lies: for a sampler, which is to get near silence right too."""
+SCALES = ((512, 40), (1024, 80), (2048, 160))
+"""Window in samples, mel bands: the metric's (metrics/mel_distance.py) without the shortest."""
+FLOORS = (1.0e-5, 1.0e-3)
+"""Of magnitudes: where 16-bit rounding lies, and what is inaudible beside music at its usual level."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +46,34 @@ def distortion(y: Tensor, x: Tensor, power_per_step: float) -> Distortion:
     return Distortion(torch.log(ratio + GOOD_ENOUGH), decibels)
 
 
-def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float, floor: float = MEL_FLOOR) -> Tensor:
-    """Mean |ln mel(y) - ln mel(x)| over cells and scales, [B], of signals [B, num_samples]; mask bool of that shape."""
+def mel_distance(y: Tensor, x: Tensor, mask: Tensor, rate_hz: float) -> Tensor:
+    """Mean |ln mel(y) - ln mel(x)| over cells, floors and scales, [B]; signals and mask bool are [B, num_samples]."""
     distances = []
     for num_samples, num_bands in SCALES:
         if y.shape[1] < num_samples:
             continue
-        a, b = (log_mel(signal, num_samples, num_bands, rate_hz, floor) for signal in (y, x))
+        a, b = (log_mel(signal, num_samples, num_bands, rate_hz) for signal in (y, x))
         hop = num_samples // 4
         present = mask[:, num_samples // 2 :: hop][:, : a.shape[1]].to(a.dtype).unsqueeze(-1)
         present = torch.nn.functional.pad(present, (0, 0, 0, a.shape[1] - present.shape[1]))
-        cells = present.sum((1, 2)).clamp_min(1) * num_bands
+        cells = present.sum((1, 2)).clamp_min(1) * a.shape[2]
         distances.append(((a - b).abs() * present).sum((1, 2)) / cells)
     return torch.stack(distances).mean(0) if distances else (y * 0).sum(1)
 
 
-def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float, floor: float) -> Tensor:
-    """[B, num_samples] -> [B, num_frames, num_bands], in float32 with autocast off."""
+def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float) -> Tensor:
+    """ln(M + floor) of [B, num_samples] -> [B, num_frames, floors * num_bands], in float32 with autocast off."""
     with torch.autocast(signal.device.type, enabled=False):
         signal = wide(signal)
         window, filters = (part.to(signal) for part in mel_filters(num_samples, num_bands, rate_hz))
         frames = signal.unfold(1, num_samples, num_samples // 4) * window
-        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
-        return 0.5 * torch.log(power @ filters + floor**2)
+        mel = torch.fft.rfft(frames).abs() @ filters
+        return torch.cat([torch.log(mel + floor) for floor in FLOORS], dim=-1)
 
 
 @lru_cache
 def mel_filters(num_samples: int, num_bands: int, rate_hz: float) -> Sequence[Tensor]:
-    """Hann window [num_samples] and filters [num_samples // 2 + 1, num_bands] of power."""
+    """Hann window [num_samples] and filters [num_samples // 2 + 1, num_bands] of magnitudes."""
     window = torch.hann_window(num_samples)
     filters = melscale_fbanks(num_samples // 2 + 1, 0.0, rate_hz / 2, num_bands, int(rate_hz), norm="slaney")
     return window, filters

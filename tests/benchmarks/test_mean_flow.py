@@ -1,31 +1,58 @@
-"""What a mean flow costs: decoding with it on one thread, and its training step against plain flow matching."""
+"""What mean flows cost: decoding on one thread, and a training step's time and memory against plain flow matching.
+
+A training step here is the flow alone (no codec, which would hide the difference): loss and gradient of the same
+network on the same batch of 16 x 2 s, float32, without the optimiser.
+"""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from stages.families.improved_mean_flow import ImprovedMeanFlow
+from stages.pipeline import plugins
 from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Statistics
 from stages.representations.mdct import Mdct
 from tests.benchmarks import table
 
 pytestmark = pytest.mark.bench
-BINS, DURATION_S = 320, 10
+BINS, DURATION_S, BATCH, STEPS, WIDTH, DEPTH = 320, 10, 16, 150, 192, 4
+VARIANTS = {"boundary": {}, "head": {"velocity": "head"}}
 
 
-def flow(**changes):
+def model_of(family, **changes):
     """The default model, untrained: its speed does not depend on the weights."""
     torch.manual_seed(0)
-    representation = Mdct(Mdct.Config())
+    torch.set_num_threads(1)
+    representation, kind = Mdct(Mdct.Config()), plugins.load("families", family)
     statistics = Statistics(np.full(BINS, 99), np.zeros(BINS), np.geomspace(1.0, 1e-3, BINS), None)
-    config = ImprovedMeanFlow.Config("convnext", latent_dim=64, width=192, depth=3, flow_start=0.0, **changes)
-    return ImprovedMeanFlow(config, representation.spec, statistics, representation.signal)
+    config = kind.Config("convnext", latent_dim=64, width=192, depth=3, flow_start=0.0, **changes)
+    return kind(config, representation.spec, statistics, representation.signal)
+
+
+def step_of(family, batch=BATCH, **changes):
+    """Loss and gradient of the flow alone."""
+    model = model_of(family, encoder="absent", flow_width=WIDTH, flow_depth=DEPTH, **changes).train()
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(batch, STEPS, BINS, generator=generator)
+    clips = Batch(
+        tuple(map(str, range(batch))),
+        torch.arange(batch),
+        Masked(data, torch.ones(batch, STEPS, dtype=torch.bool)),
+        {},
+    )
+
+    def step():
+        model.zero_grad()
+        model.loss(clips, "model", 0).total.mean().backward()
+
+    return step
 
 
 def test_decoding_with_the_flow(figure):
-    torch.set_num_threads(1)
-    model, steps = flow().eval(), 75 * DURATION_S
+    model, steps = model_of("improved_mean_flow").eval(), 75 * DURATION_S
     latent = Masked(torch.randn(1, steps, 64), torch.ones(1, steps, dtype=torch.bool))
     request = Request(torch.tensor([1]), torch.tensor([steps]), {"latent": latent})
 
@@ -38,19 +65,36 @@ def test_decoding_with_the_flow(figure):
     figure(table.of("decode_with_flow", factors, "x real time (latent to MDCT, float32, 1 thread)", 60.0, 250.0))
 
 
-def test_training_step_against_plain_flow_matching(figure):
-    """Only the flow's part of the step; plain: r = t for all clips, which needs no JVP."""
-    torch.set_num_threads(1)
-    mask = torch.ones(8, 75, dtype=torch.bool)
-    batch = Batch(tuple("abcdefgh"), torch.arange(8), Masked(torch.randn(8, 75, BINS), mask), {})
-    features, y = torch.randn(8, 75, 192), torch.randn(8, 75, BINS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_step_time_against_flow_matching(variant, figure):
+    pairs = table.pairs(step_of("improved_mean_flow", **VARIANTS[variant]), step_of("flow_matching"), 21)
+    unit = "of flow matching's CPU time (16 x 2 s, float32, 1 thread)"
+    figure(table.of(f"improved_mean_flow_step_{variant}", [a / b for a, b in pairs], unit, 2.2, 1.5))
 
-    def step(model):
-        def run():
-            loss, _ = model.flow_loss(batch, y, features)
-            loss.mean().backward()
 
-        return run
+MEMORY = """
+import resource
+from tests.benchmarks.test_mean_flow import step_of
 
-    pairs = table.pairs(step(flow(fraction_equal=0.5)), step(flow(fraction_equal=1.0)), 21)
-    figure(table.of("mean_flow_step", [a / b for a, b in pairs], "of plain flow matching's CPU time, r < t in half"))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+step_of("flow_matching", batch=1)()
+before, step = peak(), step_of({family!r}, **{changes!r})
+for _ in range(3):
+    step()
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_memory_against_flow_matching(variant, figure):
+    """What three steps add to a process's peak, each in a process of its own."""
+
+    def measured(family, **changes):
+        code = MEMORY.format(family=family, changes=changes)
+        done = subprocess.run([sys.executable, "-c", code], cwd=table.ROOT, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    ratios = [measured("improved_mean_flow", **VARIANTS[variant]) / measured("flow_matching") for _ in range(5)]
+    figure(table.of(f"improved_mean_flow_memory_{variant}", ratios, "of flow matching's peak, 16 x 2 s", 2.0, 1.3))

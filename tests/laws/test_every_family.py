@@ -23,7 +23,14 @@ CONFIG = TrainConfig(
     num_steps=6, batch_size=6, learning_rate=1e-2, num_threads=1, seed=0, crop_steps=20, num_warmup_steps=1, log_every=1
 )
 CONFIG = replace(CONFIG, validate_every=3, checkpoint_every=2)
-FAMILIES = plugins.names("families")
+VARIANTS = {
+    "improved_mean_flow with a head": ("improved_mean_flow", {"velocity": "head"}),
+    "flow_matching without codec": ("flow_matching", {"encoder": "absent"}),
+    "mean_flow without codec": ("mean_flow", {"encoder": "absent"}),
+    "improved_mean_flow without codec": ("improved_mean_flow", {"encoder": "absent", "velocity": "head"}),
+    "mean_flow guided": ("mean_flow", {"guidance_weight": 1.5, "guidance_mix": 0.2, "feature_drop": 0.3}),
+}
+FAMILIES = [*plugins.names("families"), *VARIANTS]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -31,7 +38,8 @@ class Trial:
     """A family on ten seconds of noise through a small MDCT."""
 
     def __init__(self, family, **changes):
-        self.family = plugins.load("families", family)
+        self.name, settings = VARIANTS.get(family, (family, {}))
+        self.family = plugins.load("families", self.name)
         kind = plugins.load("representations", "mdct")
         self.representation = kind(kind.Config(num_bins=160, rate_hz=8000))
         generator = np.random.Generator(np.random.Philox(0))
@@ -40,7 +48,7 @@ class Trial:
         self.statistics = shards.statistics(shards.sums(codes, self.representation.spec.data))
         self.data = Dataset(codes, self.representation.spec, self.representation.view)
         known = {field.name for field in dataclasses.fields(self.family.Config)}
-        self.config = self.family.Config(**{k: v for k, v in (SMALL | changes).items() if k in known})
+        self.config = self.family.Config(**{k: v for k, v in (SMALL | settings | changes).items() if k in known})
 
     def model(self):
         torch.manual_seed(0)
@@ -62,6 +70,24 @@ def test_all_parameters_move_and_the_players_partition_them(family, tmp_path):
     assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
     owned = [id(p) for player in model.players(5) for p in model.parameters_of(player)]
     assert sorted(owned) == sorted(map(id, model.parameters()))
+
+
+@every_family
+@pytest.mark.parametrize("network", plugins.names("networks"))
+def test_every_family_runs_on_every_network_by_name(family, network, tmp_path):
+    trial = Trial(family, network=network)
+    if "network" not in {field.name for field in dataclasses.fields(trial.config)}:
+        pytest.skip("takes no network")
+    before, batch = trial.model().state_dict(), trial.batch()
+    model = trial.fitted(tmp_path, replace(CONFIG, num_steps=2))
+    kind = plugins.load("networks", network)
+    inside = [name for name, part in model.named_modules() if isinstance(part, kind)]
+    assert inside
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert all(any(name.startswith(f"{network}.") for name in moved) for network in inside)
+    with torch.no_grad():
+        made = model.generate(asked(model, batch), model.Sampling())
+    assert made.value.shape == batch.data.value.shape and bool(made.value.isfinite().all())
 
 
 @every_family
@@ -116,7 +142,7 @@ def test_a_saved_model_has_the_same_loss(family, tmp_path):
     trial = Trial(family)
     model = trial.fitted(tmp_path / "work")
     (tmp_path / "model").mkdir()
-    facts = model_folder.Facts("x", family, "mdct", {})
+    facts = model_folder.Facts("x", trial.name, "mdct", {})
     model_folder.save(tmp_path / "model", model, trial.representation, trial.statistics, facts)
     loaded = model_folder.load(tmp_path / "model").model
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.numerics import paths, times
+from stages.numerics import paths, solvers, times
 
 torch.manual_seed(0)
 RATE = 1.7
@@ -85,3 +85,67 @@ def test_time_pairs_are_ordered_logit_normal_and_equal_as_often_as_asked():
     apart = pairs.r < pairs.t
     both = torch.cat([torch.logit(pairs.r[apart]), torch.logit(pairs.t[apart])])
     assert abs(float(both.mean()) + 0.4) < 0.06 and abs(float(both.std()) - 1) < 0.05
+
+
+def riccati(z, t):
+    """dz/dt of z' = RATE z t + sin t: nothing that any step solves exactly."""
+    return RATE * z * paths.per_clip(t, z) + torch.sin(paths.per_clip(t, z))
+
+
+@pytest.mark.parametrize(("solver", "order"), [(solvers.euler, 1), (solvers.heun, 2)])
+def test_a_solvers_order_is_the_declared_one(solver, order):
+    """Halving the step divides the error by 2^order; the reference is a far finer run of Heun's method."""
+    e = double(3, 2)
+    exact = solvers.heun(riccati, e, 4000)
+    errors = [float((solver(riccati, e, num) - exact).norm()) for num in (40, 80, 160)]
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert abs(torch.log2(torch.tensor(coarse / fine)).item() - order) < 0.1
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 25, 50])
+@pytest.mark.parametrize("solver", [solvers.euler, solvers.heun])
+def test_no_step_goes_past_the_data(solver, num_steps):
+    """Times fall strictly from 1, the steps add up to 1 to the last bit, and t = 0 is never asked for."""
+    asked = []
+
+    def v(z, t):
+        asked.append(float(t[0]))
+        return torch.ones_like(z)
+
+    found = solver(v, torch.zeros(1, 1, dtype=torch.float64), num_steps)
+    torch.testing.assert_close(found, -torch.ones(1, 1, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert asked[0] == 1 and min(asked) > 0 and max(asked) <= 1
+    assert len(asked) == (num_steps if solver is solvers.euler else 2 * num_steps - 1)
+    assert len(set(asked)) == num_steps
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 50])
+def test_no_jump_goes_past_the_data(num_steps):
+    asked = []
+
+    def u(z, r, t):
+        asked.append((float(r[0]), float(t[0])))
+        return torch.ones_like(z)
+
+    found = paths.follow(u, torch.zeros(1, 1, dtype=torch.float64), num_steps)
+    torch.testing.assert_close(found, -torch.ones(1, 1, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert asked[0][1] == 1 and asked[-1][0] == 0 and all(0 <= r < t <= 1 for r, t in asked)
+    assert all(one[0] == next_[1] for one, next_ in zip(asked, asked[1:], strict=False))
+
+
+def test_times_of_plain_flows_are_logit_normal():
+    t = torch.logit(times.logit_normal(torch.arange(4000), 3).double())
+    assert abs(float(t.mean()) + 0.4) < 0.06 and abs(float(t.std()) - 1) < 0.05
+
+
+def test_a_share_of_the_times_is_uniform():
+    """Independent of which pairs are equal; a tenth of uniform times, but not 1 in 100 of the others, is below 0.1."""
+    seeds = torch.arange(4000)
+    for t in (times.logit_normal(seeds, 3, 1.0), times.logit_normal_pairs(seeds, 1.0, 3, 1.0).t.square()):
+        assert abs(float(t.mean()) - 0.5) < 0.02 and abs(float((t < 0.1).float().mean()) - 0.1) < 0.02
+    usual, mixed = (times.logit_normal_pairs(seeds, 0.3, 3, share) for share in (0.0, 0.4))
+    changed = usual.t != mixed.t
+    assert abs(float(changed.float().mean()) - 0.4) < 0.04
+    assert torch.equal(usual.r == usual.t, mixed.r == mixed.t)
+    share = (usual.r == usual.t)[changed].float().mean()
+    assert abs(float(share) - 0.3) < 0.05

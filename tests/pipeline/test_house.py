@@ -10,27 +10,34 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-GRAPH = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+PIPELINES = {folder: YAML(typ="safe").load(ROOT / folder / "dvc.yaml")["stages"] for folder in (".", "study")}
+STAGES = [(folder, name) for folder, graph in PIPELINES.items() for name in graph]
+CODE = {".": "exec python", "study": "exec env PYTHONPATH=..:$PYTHONPATH python"}
+"""How a pipeline's commands find the code."""
 SOURCES = sorted((ROOT / "stages").rglob("*.py"))
 
 
 def test_a_file_in_stages_is_a_stage():
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
-    assert scripts == set(GRAPH)
+    assert scripts == {name for _, name in STAGES}
 
 
-@pytest.mark.parametrize("name", GRAPH)
-def test_each_stage_says_what_it_does_and_runs_its_own_script(name):
-    entry = GRAPH[name].get("do", GRAPH[name])
+def has_keys(folder, name):
+    return not {"foreach", "matrix"}.isdisjoint(PIPELINES[folder][name])
+
+
+@pytest.mark.parametrize("folder, name", STAGES)
+def test_each_stage_says_what_it_does_and_runs_its_own_script(folder, name):
+    entry = PIPELINES[folder][name].get("do", PIPELINES[folder][name])
     assert entry["desc"]
-    expected = f"exec python -m stages.{name}" + (" ${key}" if "foreach" in GRAPH[name] else "")
+    expected = f"{CODE[folder]} -m stages.{name}" + (" ${key}" if has_keys(folder, name) else "")
     assert entry["cmd"] == expected
 
 
-@pytest.mark.parametrize("name", sorted(set(GRAPH) - {"plan"}))
-def test_each_stage_depends_on_its_own_plan_file_first(name):
-    entry = GRAPH[name].get("do", GRAPH[name])
-    expected = f"data/plan/{name}/${{key}}.json" if "foreach" in GRAPH[name] else f"data/plan/{name}.json"
+@pytest.mark.parametrize("folder, name", [stage for stage in STAGES if stage[1] != "plan"])
+def test_each_stage_depends_on_its_own_plan_file_first(folder, name):
+    entry = PIPELINES[folder][name].get("do", PIPELINES[folder][name])
+    expected = f"data/plan/{name}/${{key}}.json" if has_keys(folder, name) else f"data/plan/{name}.json"
     assert entry["deps"][0] == expected
     assert "params" not in entry
 

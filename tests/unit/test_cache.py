@@ -147,7 +147,7 @@ def test_configure_takes_the_block_apart():
     needs, problems = configured(num_bins=64, num_shards=5)
     assert not problems
     assert needs.config == cache.Config("mdct", {"num_bins": 64, "window": "sine", "rate_hz": 24000}, 5)
-    assert needs.plugins == (("representations", "mdct"),)
+    assert needs.plugins == (("representations", "mdct"), ("clips", "audio"))
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,8 @@ def test_metrics_without_their_evidence_are_absent():
 
 def test_metrics_are_chosen_by_name_or_by_what_they_can_judge():
     assert "pesq_wb" in scoring.chosen(Settings(), "audio")
-    assert scoring.chosen(Settings(), "image") == ("num_function_evaluations", "num_parameters")
+    assert scoring.chosen(Settings(), "score") == ("num_function_evaluations", "num_parameters")
+    assert {"frechet_infinity", "conditional_accuracy"} < set(scoring.chosen(Settings(), "image"))
     assert scoring.chosen(Settings(metrics=("stoi", "bitrate")), "audio") == ("stoi", "bitrate")
     with pytest.raises(ValueError, match="did you mean 'stoi'"):
         scoring.chosen(Settings(metrics=("stoy",)), "audio")

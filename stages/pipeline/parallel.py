@@ -1,0 +1,118 @@
+"""Run the pipeline with several stages at once: `python -m stages.pipeline.parallel --jobs 2`, which `make repro` does.
+
+    prefix    what experiments depend on and none owns (plan, download ... cache, classifier): one after the other
+    branches  the stages of one experiment, in order; and what no experiment depends on (baseline): several at once
+    joins     what depends on experiments (report, publish): at the end, with whatever else is not up to date
+
+DVC runs one stage at a time, but its lock is free while a command runs: `dvc --wait-for-lock repro --single-item` in
+several processes makes the same dvc.lock. A branch that fails is named; the others still end, so nothing is lost.
+With GPUs each job at work has one to itself (CUDA_VISIBLE_DEVICES).
+"""
+
+import argparse
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx
+from ruamel.yaml import YAML
+
+from stages.pipeline import workers
+
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro")
+EACH = "${experiments}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Names of stages; each tuple is run in its order."""
+
+    prefix: tuple[str, ...]
+    branches: tuple[tuple[str, ...], ...]
+
+
+def schedule(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> Schedule:
+    """From edges (stage, what it needs) and the names that experiments repeat, such as train for train@a.
+
+    Experiments come in the order of their names, and before the branches that belong to none.
+    """
+    repeated = set(per_experiment)
+    owned = {name: name.partition("@")[2] for name in needs if name.partition("@")[0] in repeated}
+    before = set().union(*(networkx.descendants(needs, name) for name in owned)) - set(owned)
+    after = set().union(*(networkx.ancestors(needs, name) for name in owned)) - set(owned)
+    order = list(networkx.lexicographical_topological_sort(needs.reverse()))
+    mine = [tuple(name for name in order if owned.get(name) == key) for key in sorted(set(owned.values()))]
+    aside = [(name,) for name in order if name not in owned.keys() | before | after]
+    return Schedule(tuple(name for name in order if name in before), (*mine, *aside))
+
+
+def needs_of(root: Path) -> networkx.DiGraph:
+    """The graph of dvc.yaml's stages as DVC resolves it: an edge from each stage to each one it needs.
+
+    Those of this folder alone: a pipeline in a folder below (study/) is another's to run.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        own = [stage for stage in repo.index.graph if Path(stage.path).parent == root.resolve()]
+        return networkx.relabel_nodes(repo.index.graph.subgraph(own), {stage: stage.addressing for stage in own})
+
+
+def repeated_of(dvc_yaml: Path) -> list[str]:
+    """The stages of dvc.yaml that stand once for every experiment."""
+    entries = YAML(typ="safe").load(dvc_yaml)["stages"]
+    return [name for name, entry in entries.items() if entry.get("foreach") == EACH]
+
+
+def run(branches: Sequence[Sequence[str]], num_jobs: int, gpus: Sequence[str]) -> list[str]:
+    """Run the branches, at most `num_jobs` at once; the names of those that failed."""
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for gpu in gpus:
+        free.put(gpu)
+
+    def one(branch: Sequence[str]) -> bool:
+        gpu = free.get() if gpus else None
+        try:
+            device = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+            return subprocess.run([*DVC, "--single-item", *branch], env=os.environ | device).returncode == 0
+        finally:
+            if gpu is not None:
+                free.put(gpu)
+
+    with ThreadPoolExecutor(min(num_jobs, len(gpus) or num_jobs)) as pool:
+        done = list(pool.map(one, branches))
+    return [" ".join(branch) for branch, good in zip(branches, done, strict=True) if not good]
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES lists, else every GPU that nvidia-smi does; none without a driver."""
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in listed.split(",") if name.strip()]
+    devices = sorted(Path("/proc/driver/nvidia/gpus").glob("*")) if sys.platform == "linux" else []
+    return [str(index) for index in range(len(devices))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run every stage whose inputs changed, several at once.")
+    parser.add_argument("--jobs", type=int, default=workers.num_cores(), help="stages at once (default: the cores)")
+    num_jobs = parser.parse_args().jobs
+    if num_jobs < 1:
+        parser.error(f"--jobs {num_jobs}: expected at least 1")
+    failed = []
+    if num_jobs > 1:
+        subprocess.run([*DVC, "plan"], check=True)  # a mistake in params.yaml stops everything here
+        order = schedule(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml")))
+        subprocess.run([*DVC, "--single-item", *order.prefix], check=True)
+        failed = run(order.branches, num_jobs, visible_gpus())
+    if failed:
+        sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
+    sys.exit(subprocess.run(DVC).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Several stages at once: the schedule follows the graph, and dvc.lock is a serial run's."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx
+import pytest
+from ruamel.yaml import YAML
+
+from stages.pipeline import parallel
+
+ROOT = Path(__file__).parents[2]
+PARAMS = """
+corpora: {music: 1}
+experiments: {one: 1, two: 2, three: 3}
+"""
+DVC_YAML = """
+stages:
+  download:
+    foreach: ${corpora}
+    do: {cmd: "echo ${key} > raw", outs: [raw]}
+  baseline: {cmd: "cp raw aside", deps: [raw], outs: [aside]}
+  train:
+    foreach: ${experiments}
+    do: {cmd: "%s", deps: [raw], outs: ["model_${key}"]}
+  sample:
+    foreach: ${experiments}
+    do: {cmd: "cp model_${key} sample_${key}", deps: ["model_${key}"], outs: ["sample_${key}"]}
+  report: {cmd: "cat sample_* aside > page", deps: [sample_one, sample_two, sample_three, aside], outs: [page]}
+"""
+TRAIN = "sleep 0.3 && echo ${item} > model_${key}"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A pipeline of the same form, whose stages are shell commands."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    dvc(tmp_path, "init", "-q")
+    dvc(tmp_path, "config", "core.analytics", "false")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML % TRAIN)
+    return tmp_path
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def locked(folder: Path) -> object:
+    return YAML(typ="safe").load(folder / "dvc.lock")
+
+
+def test_the_schedule_runs_what_is_shared_first_and_what_joins_last() -> None:
+    edges = [("render", "plan"), ("train@a", "render"), ("train@b", "render"), ("sample@a", "train@a")]
+    edges += [("sample@b", "train@b"), ("evaluate@a", "sample@a"), ("evaluate@a", "judge"), ("evaluate@b", "sample@b")]
+    edges += [("judge", "plan"), ("baseline", "judge"), ("report", "evaluate@a"), ("report", "baseline")]
+    found = parallel.schedule(networkx.DiGraph(edges), ["train", "sample", "evaluate"])
+    assert found.prefix == ("plan", "judge", "render")
+    own = {name: ("train@" + name, "sample@" + name, "evaluate@" + name) for name in "ab"}
+    assert found.branches == (own["a"], own["b"], ("baseline",))
+
+
+def test_this_pipelines_experiments_run_side_by_side() -> None:
+    found = parallel.schedule(parallel.needs_of(ROOT), parallel.repeated_of(ROOT / "dvc.yaml"))
+    assert found.prefix[0] == "plan" and "classifier@audio" in found.prefix and "baseline" not in found.prefix
+    names = [branch[0] for branch in found.branches]
+    assert names == ["train@autoencoder_mdct", "train@improved_mean_flow_mdct", "baseline"]
+
+
+def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serial = project.parent / "serial"
+    shutil.copytree(project, serial)
+    dvc(serial, "repro")
+    monkeypatch.chdir(project)
+    needs, repeated = parallel.needs_of(project), parallel.repeated_of(project / "dvc.yaml")
+    order = parallel.schedule(needs, repeated)
+    assert order.prefix == ("download@music",) and len(order.branches) == 4
+    dvc(project, "repro", *order.prefix)
+    assert parallel.run(order.branches, 4, []) == []
+    dvc(project, "repro")
+    assert locked(project) == locked(serial)
+    assert (project / "page").read_bytes() == (serial / "page").read_bytes()
+
+
+def test_a_branch_that_fails_is_named_and_the_others_are_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML % ("test ${key} != two && " + TRAIN))
+    monkeypatch.chdir(project)
+    dvc(project, "repro", "download@music")
+    branches = [("train@one", "sample@one"), ("train@two", "sample@two"), ("train@three", "sample@three")]
+    assert parallel.run(branches, 3, []) == ["train@two sample@two"]
+    assert (project / "sample_one").exists() and (project / "sample_three").exists()
+    assert not (project / "sample_two").exists()
+
+
+def test_each_job_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "lease = pathlib.Path('gpu' + os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "lease.mkdir()\n"  # raises where another job has it
+        "time.sleep(0.2)\n"
+        "lease.rmdir()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
+    assert parallel.run([(f"train@{index}",) for index in range(6)], 4, ["0", "1"]) == []
+
+
+@pytest.mark.parametrize(("listed", "found"), [("0,2", ["0", "2"]), ("", []), ("GPU-a", ["GPU-a"])])
+def test_the_gpus_are_those_the_user_lists(listed: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert parallel.visible_gpus() == found
