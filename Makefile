@@ -15,7 +15,7 @@ repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS expe
 
 study: $(VENV)/installed      ## method x network x tokenisation on digits: what is left of it, JOBS (2) cells at a time
 	cd study && dvc repro plan download split cache image_classifier
-	cd study && dvc status --json cell | python -c 'import json, sys; print(*json.load(sys.stdin), sep="\n")' \
+	cd study && stale=$$(dvc status --json cell) && echo "$$stale" | python -c 'import json, sys; print(*json.load(sys.stdin), sep="\n")' \
 	  | OMP_NUM_THREADS=1 xargs -r -n 1 -P $(or $(JOBS),2) dvc --wait-for-lock repro --quiet --single-item
 	cd study && dvc repro
 

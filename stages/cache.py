@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stages.pipeline import artifacts, params, plugins, shards, stage, workers
 from stages.protocols.clips import Clips, Part
@@ -23,7 +23,7 @@ class Block:
 
     module: str
     corpus: str
-    clips: Literal["audio", "raw"]
+    clips: str
     num_shards: int = 16
     """Files per split: pieces are spread over them by hash, one unit of work each."""
 

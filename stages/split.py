@@ -9,7 +9,8 @@ under transposition; a recording is a group of its own. With u(group) in [0, 1) 
 so a piece keeps its place as the corpus grows. Where a small corpus would leave a split empty, the boundary moves just
 far enough that each has one group: test takes the smallest u, train keeps the largest. That needs three groups.
 
-Where a corpus has a split of its own, its test pieces are the test; of its other groups valid takes u < valid_fraction.
+Where a corpus has a split of its own, the groups of its test pieces are the test; of the others valid takes
+u < valid_fraction.
 """
 
 import hashlib
@@ -58,11 +59,12 @@ def run(config: Config, raw: Path, split: Path) -> None:
     groups = groups_of(raw, pieces)
     own = {piece["id"]: piece["split"] for piece in pieces if piece.get("split")}
     places = assign(set(groups.values()), config.valid_fraction, config.test_fraction)
+    tested = {groups[piece] for piece, chosen in own.items() if chosen == "test"}
     if own:
         places = {group: "valid" if place(group) < config.valid_fraction else "train" for group in places}
     with artifacts.new_folder(split) as draft:
         told = {
-            "pieces": {piece: "test" if own.get(piece) == "test" else places[group] for piece, group in groups.items()},
+            "pieces": {piece: "test" if group in tested else places[group] for piece, group in groups.items()},
             "groups": groups,
             "num_excerpts": config.num_excerpts,
             "excerpt_duration_s": config.excerpt_duration_s,

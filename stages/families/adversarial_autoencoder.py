@@ -53,8 +53,8 @@ class AdversarialAutoencoderConfig:
     """rvq: prefixes kept while compressing; more find better codes and cost encoding time alone."""
     quantiser_start: float = 0.15
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
-    postfilter_width: int = 32
-    """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
+    postfilter_width: int = 0
+    """Channels of networks/postfilter.py; 0: none. Adversarial gradients end at a filter, and would teach it alone."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
     commitment_weight: float = 1.0
@@ -120,7 +120,7 @@ class AdversarialAutoencoder(GenerativeModel):
         """The autoencoder's loss; the other player's terms add their gradient and leave its value alone."""
         learned = self.codec.learn(data)
         total, terms = learned.loss, dict(learned.terms)
-        terms["validation_nats"] = terms["noise_to_signal_nats"] + terms["mel_distance"]
+        terms["validation_nats"] = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
         if self.adversarial:
             with torch.no_grad():
                 real = self.discriminator(self.signal(data))

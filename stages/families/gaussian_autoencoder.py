@@ -117,7 +117,8 @@ class GaussianAutoencoder(GenerativeModel):
         size_error = surprise.flatten(1).sum(1) / present.flatten(1).sum(1).clamp_min(1)
         total = learned.loss + size_error
         terms = dict(learned.terms) | {"residual_size_error_nats": size_error.detach()}
-        terms["validation_nats"] = terms["noise_to_signal_nats"] + terms["residual_size_error_nats"]
+        guess = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
+        terms["validation_nats"] = guess + terms["residual_size_error_nats"]
         if self.config.heard_weight:
             sigma = spread(log_size)
             sample = y + self.config.heard_temperature * sigma * self.noise(batch.seeds, sigma, HEARD)

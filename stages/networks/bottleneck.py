@@ -106,7 +106,7 @@ class Bottleneck(nn.Module):
 
     COMMITMENT_FLOOR = 1.0e-8
     DECAY = 0.99
-    """Of the codebooks' moving averages, per training step."""
+    """Of the codebooks' moving averages, per forward pass in training."""
     KMEANS_ITERATIONS = 4
     ROWS_AT_ONCE = 512
     """Of a beam search, whose costs fill beam_size * codebook_size numbers per row."""

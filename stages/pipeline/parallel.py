@@ -90,7 +90,7 @@ def run(branches: Sequence[Sequence[str]], num_jobs: int, gpus: Sequence[str]) -
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists, else every GPU that nvidia-smi does; none without a driver."""
+    """What CUDA_VISIBLE_DEVICES lists, else every GPU of the driver; none without a driver."""
     if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in listed.split(",") if name.strip()]
     devices = sorted(Path("/proc/driver/nvidia/gpus").glob("*")) if sys.platform == "linux" else []
@@ -105,9 +105,11 @@ def main() -> None:
         parser.error(f"--jobs {num_jobs}: expected at least 1")
     failed = []
     if num_jobs > 1:
-        subprocess.run([*DVC, "plan"], check=True)  # a mistake in params.yaml stops everything here
+        if code := subprocess.run([*DVC, "plan"]).returncode:  # a mistake in params.yaml stops everything here
+            sys.exit(code)
         order = schedule(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml")))
-        subprocess.run([*DVC, "--single-item", *order.prefix], check=True)
+        if code := subprocess.run([*DVC, "--single-item", *order.prefix]).returncode:
+            sys.exit(code)
         failed = run(order.branches, num_jobs, visible_gpus())
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))

@@ -44,7 +44,7 @@ class Guard:
 
 def num_cores() -> int:
     """Cores this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def map_units(

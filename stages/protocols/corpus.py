@@ -26,7 +26,7 @@ class Piece:
     index: int | None = None
     """Its place in the file; None: the file is this piece alone."""
     split: Literal["", "train", "test"] = ""
-    """The source's own split, which is kept; empty: it has none, and the stage `split` assigns the piece."""
+    """The source's own split, whose test part is kept; empty: it has none, and the stage `split` assigns the piece."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def problems(config: Any) -> list[str]:
         found.append(f"codebook_size = {config.codebook_size}: expected at least 2")
     if config.postfilter_width < 0:
         found.append(f"postfilter_width = {config.postfilter_width}: expected at least 0")
-    if not 0 <= config.quantiser_start <= 1:
-        found.append(f"quantiser_start = {config.quantiser_start}: expected 0 to 1")
+    if not 0 <= config.quantiser_start < 1:
+        found.append(f"quantiser_start = {config.quantiser_start}: expected 0 to below 1")
     return found
 
 
@@ -95,7 +95,9 @@ class Codec(nn.Module):
 
     def distortion(self, standardised: Tensor, data: Masked) -> losses.Distortion:
         """Of standardised frames, in the data's own units."""
-        return losses.distortion(self.standardise.inverse(standardised), data.value, self.power_per_step)
+        return losses.distortion(
+            self.standardise.inverse(standardised), data.value, data.mask.sum(1), self.power_per_step
+        )
 
     def mel_distance(self, standardised: Tensor, data: Masked) -> Tensor:
         """Between what standardised frames and the data sound like, [B]; 0 where the data are not audio."""

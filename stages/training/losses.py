@@ -20,7 +20,7 @@ from torchaudio.functional import melscale_fbanks
 from stages.numerics.precision import wide
 
 QUIET = 0.05
-"""A clip's energy counts as at least this share of the batch's usual one; below, it is nearly silence."""
+"""This share of the usual energy is added to a clip's own, which matters where it is nearly silence."""
 GOOD_ENOUGH = 1.0e-3
 SCALES = ((512, 40), (1024, 80), (2048, 160))
 """Window in samples, mel bands: the metric's (metrics/mel_distance.py) without the shortest."""
@@ -36,11 +36,11 @@ class Distortion:
     noise_to_signal_db: Tensor
 
 
-def distortion(y: Tensor, x: Tensor, power_per_step: float) -> Distortion:
-    """Frames [B, T, *F], zero where masked; `power_per_step` is the usual squared sum of one of x's frames."""
+def distortion(y: Tensor, x: Tensor, num_steps: Tensor, power_per_step: float) -> Distortion:
+    """Frames [B, T, *F], zero beyond num_steps [B]; `power_per_step` is the usual squared sum of one of x's frames."""
     noise = (y - x).square().flatten(1).sum(1)
     signal = x.square().flatten(1).sum(1)
-    ratio = noise / (signal + QUIET * power_per_step * x.shape[1])
+    ratio = noise / (signal + QUIET * power_per_step * num_steps)
     with torch.no_grad():
         decibels = 10 * torch.log10((noise + 1e-9) / (signal + 1e-9))
     return Distortion(torch.log(ratio + GOOD_ENOUGH), decibels)

@@ -71,7 +71,7 @@ class Residual(nn.Module):
 
     def learn(self, batch: Batch, flowing: bool) -> Ground:
         """The codec's loss and, where the flow learns, the loss of the expected size and the flow's frames."""
-        self.codec.bottleneck.train(self.training and self.guessing)  # frozen: the codebooks rest too
+        self.codec.train(self.training and self.guessing)  # frozen: the codebooks rest too
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
             learned = self.codec.learn(batch.data)
         loss, terms = learned.loss, dict(learned.terms)
@@ -88,7 +88,7 @@ class Residual(nn.Module):
         return Ground(loss + surprise, terms, criterion + surprise.detach(), whole, frames)
 
     def expected_log_size(self, features: Tensor) -> Tensor:
-        """Ln of the residual's expected absolute value, [B, T, F]."""
+        """Ln of the median of the residual's absolute value, [B, T, F]."""
         return wide(self.log_size(features)).clamp(-LOG_SIZE_RANGE, LOG_SIZE_RANGE)
 
     def frames(self, y: Tensor, size: Tensor, features: Tensor, mask: Tensor) -> Frames:
@@ -112,10 +112,12 @@ class Residual(nn.Module):
                 sound = self.sound(asked, sample, batch, ground.frames.told, temperature)
                 heard[temperature] += float(self.codec.mel_distance(sound, batch.data).sum())
                 noise_db[temperature] += float(self.codec.distortion(sound, batch.data).noise_to_signal_db.sum())
+        if not num_clips or self.codec.frame_rate_hz is None:  # nothing was heard
+            return {}
         most_db = guess_db + MOST_LOST_DB * num_clips
         allowed = [temperature for temperature in TEMPERATURES if noise_db[temperature] <= most_db]
         self.temperature.fill_(min(allowed or TEMPERATURES[:1], key=lambda temperature: heard[temperature]))
-        return {"temperature": round(float(self.temperature), 6)} if num_clips else {}
+        return {"temperature": round(float(self.temperature), 6)}
 
     def hear(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame) -> Heard:
         """The mel distance of a one-step sample at `heard_temperature` to the data, weighted."""

@@ -77,7 +77,7 @@ class Config:
     feature_drop: float = 0.0
     """With a codec: share of clips that learn y and w but not the features; what guidance leads away from."""
     fraction_uniform: float = 0.0
-    """Share of clips whose times are uniform, not logit-normal; half of them teach the ends that one step asks for."""
+    """Share of clips whose times are uniform, not logit-normal: more come near the ends, which one step asks for."""
     least_std: float = 0.01
     """absent: a bin's standard deviation counts as at least this share of the largest; of rare pixels it is tiny."""
 
@@ -89,6 +89,9 @@ class Config:
 def problems(config: Config) -> list[str]:
     """What is wrong with the fields that all flows share."""
     found = [] if config.encoder == "absent" else codec.problems(config)
+    if config.encoder == "frozen" and config.quantiser == "rvq" and 0 < config.flow_start <= config.quantiser_start:
+        late = f"quantiser_start = {config.quantiser_start}, which a frozen encoder would never reach"
+        found.append(f"flow_start = {config.flow_start}: expected above {late}")
     for name in ("flow_width", "flow_depth"):
         if getattr(config, name) < 1:
             found.append(f"{name} = {getattr(config, name)}: expected at least 1")

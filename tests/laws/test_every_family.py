@@ -121,7 +121,8 @@ def test_micro_batches_have_the_gradient_of_the_whole(family, tmp_path):
             run.update(player, trial.batch(), 5)
         found.append({name: value.grad for name, value in model.named_parameters()})
     for name, whole in found[0].items():
-        assert (found[1][name] - whole).norm() <= 1e-5 * whole.norm() + 1e-8, name
+        error = (found[1][name] - whole).norm()  # float32, through logarithms of faint magnitudes
+        assert error <= 5e-5 * whole.norm() + 1e-8, name
 
 
 @every_family
