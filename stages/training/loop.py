@@ -4,10 +4,10 @@ At step s every player of the family updates its own parameters by the gradient 
 
     g = (1 / B) sum_i d L_i / d theta,      scaled down to max_gradient_norm,
 
-summed over micro-batches, which is exact because losses are per clip (but for the codebooks of an rvq, which follow every
-micro-batch). The order of clips, their crops and noise, the learning rate and torch's global generator (for libraries
-that draw from it) are functions of (seed, s): a resumed run repeats the unbroken one bit by bit with parameters, buffers,
-optimisers, averages and log position saved alone.
+summed over micro-batches, which is exact because losses are per clip (but for the codebooks of an rvq, which follow
+every micro-batch). The order of clips, their crops and noise, the learning rate and torch's global generator (for
+libraries that draw from it) are functions of (seed, s): a resumed run repeats the unbroken one bit by bit with
+parameters, buffers, optimisers, averages and log position saved alone.
 
 Validation looks at fixed crops with the averaged weights in float32. The exported weights are the averaged ones of the
 validation with the lowest criterion (the first player's), among those after `select_after` of the steps; the last
