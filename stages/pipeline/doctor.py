@@ -159,7 +159,10 @@ def dvc(root: Path) -> Iterator[Finding]:
         yield Finding("good", f"dvc.lock knows {len((lock or {}).get('stages', {}))} stages")
     except YAMLError:
         yield Finding("mend", "dvc.lock is not YAML", "settle the merge conflict in it, or delete it and `dvc repro`")
-    holders = running(root)
+    try:
+        holders = running(root)
+    except json.JSONDecodeError:  # read while it was being written
+        holders = ["a command that is just taking its locks"]
     if holders:
         yield Finding("note", f"dvc works here now: {', '.join(holders)}", "other dvc commands wait or are refused")
 

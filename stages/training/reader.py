@@ -13,6 +13,8 @@ from stages.media import image
 from stages.networks.digit_cnn import DigitCNN
 from stages.pipeline import artifacts
 
+REMEDY = "delete its folder and run `dvc repro` again"
+
 
 @dataclass(frozen=True)
 class ReaderConfig:
@@ -53,7 +55,10 @@ class Digits:
 
 def read(config: ReaderConfig, raw: Path) -> Digits:
     pieces: list[dict[str, Any]] = artifacts.read_json(raw / "manifest.json")["pieces"]
-    stacks = {path: image.read_stack(raw / path) for path in sorted({piece["path"] for piece in pieces})}
+    digests = {piece["path"]: piece["sha256"] for piece in pieces}
+    for path, sha256 in digests.items():
+        artifacts.check(raw / path, sha256, REMEDY)
+    stacks = {path: image.read_stack(raw / path) for path in digests}
     pixels = np.stack([image.widen(stacks[piece["path"]][piece["index"]]) for piece in pieces])
     labels = torch.tensor([dict(piece["labels"])[config.label] for piece in pieces])
     return Digits(torch.from_numpy(pixels), labels, torch.tensor([piece["split"] == "test" for piece in pieces]))

@@ -191,6 +191,18 @@ def test_one_step_asks_the_network_once_for_the_whole_interval():
     assert len(asked) == 4 and model.num_function_evaluations(model.Sampling(num_steps=3)) == 3
 
 
+@every_family
+def test_a_quantiser_that_would_never_start_is_refused(name):
+    with pytest.raises(ValueError, match="quantiser_start = 1"):
+        model_of(name, quantiser_start=1.0)
+
+
+@every_flow
+def test_an_encoder_that_would_freeze_before_it_quantises_is_refused(name):
+    with pytest.raises(ValueError, match="quantiser_start = 0.5"):
+        model_of(name, encoder="frozen", flow_start=0.3, quantiser_start=0.5)
+
+
 def test_a_frozen_encoder_rests_when_the_flow_starts():
     model = model_of("improved_mean_flow", encoder="frozen", flow_start=0.5).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -255,6 +255,10 @@ class TestTheTemperatureChosenOnValidation:
         assert model.calibrate([batch]) == {"temperature": chosen}
         assert float(ground.temperature) == pytest.approx(chosen)
 
+    def test_where_nothing_was_heard_the_noise_is_as_it_was_learned(self):
+        model = model_of("improved_mean_flow").eval()
+        assert model.calibrate([]) == {} and float(model.flow.ground.temperature) == 1.0
+
     def test_decoding_starts_from_it_unless_told_otherwise(self):
         model, clips = fitted("improved_mean_flow").eval(), batch_of(num=2)
         model.flow.ground.temperature.fill_(0.4)

@@ -54,6 +54,20 @@ def test_groups_do_not_know_the_key(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["split.json"]
 
 
+def test_a_melody_of_the_corpus_own_test_part_is_tested_whole(tmp_path):
+    opening = list(range(60, 77))
+    melodies = {"plain": opening, "higher": [pitch + 5 for pitch in opening]}
+    melodies |= {f"other{k}": [60 + k + (k + step) % 5 for step in range(17)] for k in range(4)}
+    raw = corpus(tmp_path / "raw", melodies)
+    manifest = artifacts.read_json(raw / "manifest.json")
+    for piece in manifest["pieces"]:
+        piece["split"] = "test" if piece["id"] == "plain" else "train"
+    artifacts.write_json(raw / "manifest.json", manifest)
+    split.run(Config(), raw, tmp_path / "split")
+    places = artifacts.read_json(tmp_path / "split/split.json")["pieces"]
+    assert {name for name, place in places.items() if place == "test"} == {"plain", "higher"}
+
+
 def test_places_stay_as_the_corpus_grows():
     small, large = groups(200), groups(200) | groups(800, "more")
     before, after = assign(small, 0.1, 0.2), assign(large, 0.1, 0.2)
