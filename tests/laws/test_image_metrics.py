@@ -132,9 +132,20 @@ def test_an_official_test_part_is_never_learned_from(tmp_path):
     assert len(digit_cnn.load(tmp_path / "model").facts["accuracy_by_fold"]) == 1
     path = raw / "test.npy"
     image.write_stack(path, 255 - image.read_stack(path))  # another test part, the same judge
+    manifest = artifacts.read_json(raw / "manifest.json")
+    for piece in manifest["pieces"]:
+        piece["sha256"] = artifacts.sha256(raw / piece["path"])
+    artifacts.write_json(raw / "manifest.json", manifest)
     image_classifier.run(CONFIG, raw, tmp_path / "again")
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "again"))
     assert one == other
+
+
+def test_images_that_changed_on_disk_teach_nobody(tmp_path):
+    raw = images.write_corpus(tmp_path / "raw", 120, splits=("train", "test"))
+    image.write_stack(raw / "train.npy", 255 - image.read_stack(raw / "train.npy"))
+    with pytest.raises(artifacts.Damaged, match="train.npy"):
+        image_classifier.run(CONFIG, raw, tmp_path / "model")
 
 
 def test_larger_images_and_damage(tmp_path):
