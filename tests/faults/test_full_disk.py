@@ -33,7 +33,7 @@ def test_in_a_checkpoint(tmp_path):
     before = processes.bytes_of(folder / "work/checkpoints")
     (size,) = {path.stat().st_size for path in folder.glob("work/checkpoints/*/tensors.safetensors")}
     told = processes.fail(victims.training, tmp_path / "told", folder, "two_players", 2, size - 1)
-    assert "no room to write" in told and "/work/" in told
+    assert "no room to write" in told and "/work" in told
     assert processes.bytes_of(folder / "work/checkpoints") == before, "nothing half-written, nothing lost"
     assert "going on from step" in processes.run(victims.training, tmp_path / "told", folder, "two_players")
     for name in ("model", victims.KEPT):
