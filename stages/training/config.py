@@ -31,8 +31,9 @@ class TrainConfig:
     """Gradients are scaled down to this norm, per player."""
     ema_decay: float = 0.999
     """Of the averaged weights that are validated and exported; lower in the first steps, see ema.py."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast around the loss; validation stays in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16: autocast around the loss; validation stays in float32. auto: so on a GPU that computes in it, and never
+    on a CPU: many have no instructions for it and are 30 times slower then, and results would depend on which."""
     log_every: int = 10
     validate_every: int = 250
     num_validation_clips: int = 64

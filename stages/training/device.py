@@ -13,6 +13,13 @@ def best() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def halves(device: torch.device, precision: str) -> bool:
+    """Whether losses are computed in bfloat16, as TrainConfig.precision says."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bfloat16"
+
+
 @contextmanager
 def repeatable(num_threads: int) -> Iterator[None]:
     """The same input gives the same bytes: threads as told, deterministic algorithms wherever torch has them.

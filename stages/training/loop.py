@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from stages.pipeline import checkpoints, params
 from stages.protocols.model import Batch, GenerativeModel, Loss
-from stages.training import batches, interrupt, seeds
+from stages.training import batches, device, interrupt, seeds
 from stages.training.config import TrainConfig
 from stages.training.ema import Average
 from stages.training.loader import Dataset, Loader, ahead
@@ -92,6 +92,7 @@ class Run:
         self.work = work
         self.listen = listen
         self.device = next(model.parameters()).device
+        self.halves = device.halves(self.device, config.precision)
         self.average = Average(model, config.ema_decay)
         self.optimisers: dict[str, Optimiser] = {}
         self.valid = Loader(valid, config.batch_size, config.crop_steps, 0).fixed(config.num_validation_clips)
@@ -126,7 +127,7 @@ class Run:
         parameters = optimiser.active()
         losses = []
         for part in batches.split(batch, self.config.num_micro_batches):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
                 loss = self.model(part, player, step)
             require_finite(loss, part, f"step {step}, player {player}")
             (loss.total.sum() / len(batch.ids)).backward(inputs=parameters)

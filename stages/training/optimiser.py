@@ -1,9 +1,7 @@
 """The optimiser of one player: AdamW, or Muon for matrices beside it; and the learning rate as a function of the step.
 
 AdamW: Decoupled Weight Decay Regularization, Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101.
-Muon orthogonalises the momentum of a matrix, so that all its directions learn at one pace; its update is scaled to
-AdamW's usual size, so that one learning rate serves both: Muon is Scalable for LLM Training, Liu et al., 2025,
-https://arxiv.org/abs/2502.16982.
+Muon's update has AdamW's usual size (muon.py), so that one learning rate serves both.
 """
 
 import math
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.training.config import TrainConfig
+from stages.training.muon import Muon
 
 BETAS = (0.9, 0.99)
 """The second below PyTorch's 0.999: runs of a thousand steps never forget their first gradients with that."""
@@ -55,14 +54,7 @@ class Optimiser:
         if groups:
             self.inner.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True))
         if muon:
-            self.inner.append(
-                torch.optim.Muon(
-                    muon,
-                    lr=config.learning_rate,
-                    weight_decay=config.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            self.inner.append(Muon(muon, config.learning_rate, config.weight_decay))
 
     def active(self) -> list[nn.Parameter]:
         """What this step trains: a family's schedule may have frozen some."""

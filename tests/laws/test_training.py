@@ -17,6 +17,7 @@ from stages.protocols.spec import Code, Field, Spec
 from stages.training import batches, loader, loop, seeds
 from stages.training.config import TrainConfig
 from stages.training.ema import Average
+from stages.training.muon import Muon
 from stages.training.optimiser import Optimiser, learning_rate, matrices
 from tests import fakes
 
@@ -181,6 +182,19 @@ class TestSchedule:
         strengths = torch.linalg.svdvals(change["1.weight"]) / (1e-2 * 0.2 * math.sqrt(8))
         assert ((strengths > 0.6) & (strengths < 1.3)).all()
         assert torch.allclose(change["2.weight"].abs(), torch.tensor(1e-2), rtol=1e-3)  # AdamW's first step is the sign
+
+    def test_muon_is_torchs_but_for_its_rounding(self):
+        """torch's works in bfloat16, whose 8 bits the updates differ by."""
+        generator = torch.Generator().manual_seed(0)
+        own, other = (torch.nn.Parameter(torch.zeros(12, 40)) for _ in range(2))
+        mine = Muon([own], lr=0.1, weight_decay=0.3)
+        theirs = torch.optim.Muon([other], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        for _ in range(4):
+            own.grad = torch.randn(12, 40, generator=generator)
+            other.grad = own.grad.clone()
+            mine.step()
+            theirs.step()
+        assert float((own - other).norm() / other.norm()) < 0.03
 
     def test_the_optimiser_is_torch_adamw_on_clipped_mean_gradients(self, tmp_path):
         """A hand-written loop of eight lines gives the same weights."""

@@ -1,0 +1,65 @@
+"""Muon: the momentum of a matrix is made nearly orthogonal before it is added: all directions learn at one pace.
+
+    m <- mu m + (1 - mu) g;   n = (1 - mu) g + mu m (Nesterov);   W <- W - rate * 0.2 sqrt(max(rows, columns)) O(n)
+    O(n) = U f(S) V', n = U S V':  f is five times s <- a s + b s^3 + c s^5, which brings every s > 0 near 1
+
+The factor brings updates to AdamW's usual size, so that one learning rate serves both. The polynomial is computed on
+the Gram matrix n n', the smaller side squared: two thirds of the time that powers of n itself take. All in float32:
+torch's own Muon works in bfloat16, which is 28 times slower on a CPU without instructions for it.
+
+Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
+Muon is Scalable for LLM Training, Liu et al., 2025, https://arxiv.org/abs/2502.16982 (the factor).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Jordan et al.'s a, b, c: singular values land between 0.7 and 1.2."""
+NUM_ITERATIONS = 5
+LEAST_NORM = 1.0e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """For parameters of two dimensions."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None, "the loop computes gradients itself"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.update(parameter, parameter.grad, group["lr"], group["weight_decay"])
+
+    def update(self, parameter: nn.Parameter, gradient: Tensor, rate: float, weight_decay: float) -> None:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        direction = orthogonal(gradient.lerp(momentum, MOMENTUM))
+        parameter.mul_(1 - rate * weight_decay)
+        parameter.sub_(direction, alpha=rate * 0.2 * math.sqrt(max(parameter.shape)))
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearly orthogonal matrix [M, N] with the singular vectors of `matrix`."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T).T
+    a, b, c = COEFFICIENTS
+    with torch.autocast(matrix.device.type, enabled=False):
+        start = matrix / matrix.norm().clamp_min(LEAST_NORM)
+        gram = start @ start.T
+        applied = one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        for _ in range(NUM_ITERATIONS):
+            factor = a * one + b * gram + c * gram @ gram
+            applied, gram = factor @ applied, factor @ gram @ factor
+        return applied @ start
