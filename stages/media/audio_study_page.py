@@ -14,7 +14,7 @@ from stages.media.audio_study_table import FRECHET, JUDGED, KERNEL, MEL, MEL_LOU
 from stages.media.audio_study_verdict import CLAIMANT, COMPARED, HIGHER_IS_BETTER, Comparison
 from stages.media.plots import Mark, Panel, Scale, Tick
 
-SIZE = (900, 460)
+SIZE = (900, 440)
 """Of the figure, in pixels."""
 LABELS = {
     SI_SDR: ("SI-SDR, dB", 2),

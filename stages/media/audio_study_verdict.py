@@ -6,6 +6,7 @@ seeds, claimant less rival. Intervals are of the bootstrap over clips, the same 
 by the number of seeds in which the sign is the mean's.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -122,8 +123,11 @@ def duel(rows: Sequence[Row], seed: int) -> Duel:
 
 
 def alike(row: Row, other: Row, name: str) -> bool:
-    """Whether both have the measure, on the same clips."""
-    return name in row.measures and row.clips.get(name, {}).keys() == other.clips.get(name, {}).keys()
+    """Whether both have the measure, of the same clips or with its resamples."""
+    scored = row.clips.get(name, {}).keys()
+    if name not in row.measures or scored != other.clips.get(name, {}).keys():
+        return False
+    return bool(scored) or name in row.resampled
 
 
 def sampled(row: Row, name: str, num: int, seed: int) -> np.ndarray:
@@ -164,7 +168,8 @@ def sentence(found: Sequence[Comparison], num_clips: int, seeds: Sequence[int]) 
         parts += [f"{word} {listed(told)}"] if told else []
     over = f"over {num_clips} clips and {len(seeds)} training seed{'s' if len(seeds) > 1 else ''}"
     meaning = "differences with their 95 % intervals in brackets; an interval that holds zero tells nothing"
-    return f"By Fréchet distance {over}, improved mean flow in one step {listed(parts)} ({meaning})."
+    told = parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
+    return f"By Fréchet distance {over}, improved mean flow in one step {told} ({meaning})."
 
 
 def outcome(of: Difference) -> int:
@@ -174,17 +179,29 @@ def outcome(of: Difference) -> int:
 
 def described(one: Comparison) -> str:
     level = one.differences[SI_SDR]
-    told = f"Fréchet {written(one.differences[FRECHET], 1)}"
+    distance = one.differences[FRECHET]
+    told = f"Fréchet {written(distance, digits(distance))}"
     if len(one.rival.curve) == 1:
-        told += f", SI-SDR {level.value:+.2f} dB".replace("-", "−")
+        told += f", SI-SDR {signed(level.value, 2)} dB"
     elif one.missed_db:
         told += f", whose nearest SI-SDR is {abs(one.missed_db):.2f} dB {'lower' if one.missed_db > 0 else 'higher'}"
     return f"{one.rival.title} ({told})"
 
 
-def written(of: Difference, digits: int) -> str:
+def written(of: Difference, num_digits: int) -> str:
     """A difference with its interval."""
-    return f"{of.value:+.{digits}f} [{of.low:+.{digits}f}, {of.high:+.{digits}f}]".replace("-", "−")
+    value, low, high = (signed(x, num_digits) for x in (of.value, of.low, of.high))
+    return f"{value} [{low}, {high}]"
+
+
+def digits(of: Difference) -> int:
+    """After the point, so that an end of the interval has about three in all."""
+    largest = max(abs(of.low), abs(of.high), 1e-9)
+    return min(max(2 - math.floor(math.log10(largest)), 1), 6)
+
+
+def signed(value: float, num_digits: int) -> str:
+    return f"{value:+.{num_digits}f}".replace("-", "−")
 
 
 def listed(parts: Sequence[str]) -> str:

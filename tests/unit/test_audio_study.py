@@ -175,7 +175,7 @@ def said(found):
 def test_the_sentence_says_that_it_won():
     text = said(table(30.0))
     assert text.count(".") - sum(text.count(f".{digit}") for digit in range(10)) == 1, "one sentence"
-    assert "beats its own 25 steps (Fréchet −5.0 [" in text and "loses to" not in text
+    assert "beats its own 25 steps (Fréchet −5.00 [" in text and "loses to" not in text
     assert "gaussian_autoencoder at equal SI-SDR (Fréchet −47.5 [" in text
 
 
