@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro study test chaos slow check bench ui install schema doctor
+.PHONY: repro study study-audio test chaos slow check bench ui install schema doctor
 
 repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS experiments at once, then publish to MLflow
 	python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
@@ -18,6 +18,9 @@ study: $(VENV)/installed      ## method x network x tokenisation on digits: what
 	cd study && stale=$$(dvc status --json cell) && echo "$$stale" | python -c 'import json, sys; print(*json.load(sys.stdin), sep="\n")' \
 	  | OMP_NUM_THREADS=1 xargs -r -n 1 -P $(or $(JOBS),2) dvc --wait-for-lock repro --quiet --single-item
 	cd study && dvc repro
+
+study-audio: $(VENV)/installed ## the codec by method, steps and temperature: what is left of it, JOBS cells at a time
+	cd audio_study && OMP_NUM_THREADS=1 PYTHONPATH=.. python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench" --campaigns 5

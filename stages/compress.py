@@ -3,15 +3,12 @@
 A family without a latent compresses nothing: its index is empty.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.pipeline import artifacts, shards, stage
 from stages.pipeline.params import Params
-from stages.protocols.spec import Code
-from stages.training import coding, device, model_folder, seeds
+from stages.training import coding, device, model_folder, streams
 
 
 @dataclass(frozen=True)
@@ -32,22 +29,11 @@ def configure(tree: Params, key: str | None) -> stage.Needs | None:
     return None if config is None else stage.Needs(config, chosen.plugins)
 
 
-def run(config: Config, test: Path, model: Path, streams: Path) -> None:
+def run(config: Config, test: Path, model: Path, out: Path) -> None:
     loaded = model_folder.load(model, device.best())
     clips = shards.Shards(test, loaded.representation.spec.version)
-    entries = []
-    with artifacts.new_folder(streams) as draft, device.repeatable(num_threads=1):
-        for code in sorted(clips, key=lambda code: code.id) if loaded.model.latent is not None else ():
-            entries.append(write(draft, code, config, loaded))
-        artifacts.write_json(draft / "index.json", {"streams": entries})
-
-
-def write(folder: Path, code: Code, config: Config, loaded: model_folder.Loaded) -> Mapping[str, Any]:
-    """One clip at a time: its bytes must not depend on what else is compressed."""
-    (data,) = coding.to_bytes(loaded, [code], [seeds.derive(config.seed, code.id)], config.entropy_coding)
-    path = folder / f"{code.id}.bin"
-    artifacts.write_bytes(path, data)
-    return {"id": code.id, "path": path.name, "num_bytes": len(data), "sha256": artifacts.sha256(path)}
+    with artifacts.new_folder(out) as draft, device.repeatable(num_threads=1):
+        streams.write(draft, loaded, clips, config.seed, config.entropy_coding)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.media import audio
 from stages.pipeline import artifacts, stage
 from stages.pipeline.params import Params
 from stages.training import coding, device, model_folder, seeds
-
-MOST = 8
-"""Clips decoded at once."""
+from stages.training import streams as coded
+from stages.training.streams import MOST
 
 
 @dataclass(frozen=True)
@@ -59,27 +56,16 @@ def run(config: Config, streams: Path, model: Path, samples: Path) -> None:
         rates_hz: set[int] = set()
         found: dict[str, list[Mapping[str, Any]]] = {"reconstructions": [], "new": []}
         for name, clips in (
-            ("reconstructions", reconstructions(loaded, streams, sampling)),
+            ("reconstructions", ((clip, {}) for clip in coded.clips(loaded, coded.read(streams, loaded), sampling))),
             ("new", new_clips(loaded, config.own, sampling)),
         ):
             for clip, more in clips:
-                found[name].append({**write(draft, f"{name}/{clip.id}.flac", clip), **more})
+                found[name].append({**coded.keep(draft, f"{name}/{clip.id}.flac", clip), **more})
                 rates_hz.add(clip.rate_hz)
             found[name].sort(key=lambda entry: entry["id"])
         (rate_hz,) = rates_hz or {None}
         about = {"rate_hz": rate_hz, "num_function_evaluations": loaded.model.num_function_evaluations(sampling)}
         artifacts.write_json(draft / "manifest.json", {**about, **found})
-
-
-def reconstructions(loaded: model_folder.Loaded, streams: Path, sampling: Any) -> Iterator[tuple[audio.Clip, dict]]:
-    """Every stream's clip."""
-    read = {}
-    for entry in artifacts.read_json(streams / "index.json")["streams"]:
-        path = streams / entry["path"]
-        artifacts.check(path, entry["sha256"], "run `dvc repro -f` on the compress stage")
-        read[entry["id"]] = coding.from_bytes(loaded, path.read_bytes(), str(path))
-    for names in coding.alike(read, MOST):
-        yield from ((clip, {}) for clip in coding.decode(loaded, names, [read[name] for name in names], sampling))
 
 
 def new_clips(loaded: model_folder.Loaded, config: Own, sampling: Any) -> Iterator[tuple[audio.Clip, dict]]:
@@ -94,14 +80,6 @@ def new_clips(loaded: model_folder.Loaded, config: Own, sampling: Any) -> Iterat
         names, drawn = zip(*own[start : start + MOST], strict=True)
         for clip, seed in zip(coding.new(loaded, names, drawn, num_steps, sampling), drawn, strict=True):
             yield clip, {"seed": seed}
-
-
-def write(folder: Path, path: str, clip: audio.Clip) -> dict[str, Any]:
-    """Keep a clip as FLAC, limited to full scale; a codec may overshoot it by a little. Non-finite samples raise."""
-    (folder / path).parent.mkdir(exist_ok=True)
-    limited = np.clip(clip.samples, -1.0, 1.0)
-    audio.write(folder / path, audio.Clip(clip.id, limited, clip.rate_hz))
-    return {"id": clip.id, "path": path, "num_samples": len(limited)}
 
 
 if __name__ == "__main__":

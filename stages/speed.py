@@ -5,17 +5,15 @@ every excerpt once, encoding and decoding in turn; reported is the median of CPU
 95 % interval. Not byte-deterministic, so apart from everything that is hashed.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.media import audio, excerpts
-from stages.numerics import timing
+from stages.media import excerpts
 from stages.pipeline import artifacts, stage
 from stages.pipeline.params import Params
-from stages.training import coding, device, model_folder
+from stages.training import coding, coding_speed, device, model_folder
 
 NUM_EXCERPTS, NUM_ROUNDS = 6, 3
 
@@ -48,40 +46,9 @@ def run(config: Config, references: Path, model: Path, out_json: Path) -> None:
     found: dict[str, Any] = {"num_threads": 1, "audio_s": sum(clip.duration_s for clip in clips)}
     if loaded.model.latent is not None:
         with device.repeatable(num_threads=1):
-            found |= measure(loaded, clips, coding.sampling_of(loaded, config.sampling), config.entropy_coding)
+            sampling = coding.sampling_of(loaded, config.sampling)
+            found |= coding_speed.measure(loaded, clips, sampling, config.entropy_coding, NUM_ROUNDS)
     artifacts.write_json(out_json, found)
-
-
-def measure(
-    loaded: model_folder.Loaded, clips: list[audio.Clip], sampling: Any, entropy_coding: bool
-) -> dict[str, float]:
-    factors: dict[str, list[float]] = {"encode_rtf": [], "decode_rtf": []}
-
-    def encode(clip: audio.Clip) -> bytes:
-        (data,) = coding.to_bytes(loaded, [loaded.representation.encode(clip)], [0], entropy_coding)
-        return data
-
-    def decode(data: bytes) -> None:
-        coding.decode(loaded, ["clip"], [coding.from_bytes(loaded, data, "clip")], sampling)
-
-    decode(encode(clips[0]))
-    for _ in range(NUM_ROUNDS):
-        for clip in clips:
-            data, seconds = timed(encode, clip)
-            factors["encode_rtf"].append(seconds / clip.duration_s)
-            _, seconds = timed(decode, data)
-            factors["decode_rtf"].append(seconds / clip.duration_s)
-    found = {}
-    for name, values in factors.items():
-        median = timing.median(values)
-        found |= {name: median.value, f"{name}_low": median.low, f"{name}_high": median.high}
-    return found
-
-
-def timed(function: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
-    start = time.process_time()
-    result = function(argument)
-    return result, time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -97,14 +97,12 @@ def _rate_panel(found: Sequence[System], column: Column) -> Panel:
     keys = [f"{column.key}{end}" for end in ("", "_low", "_high")]
     values = [system.metrics[key] for system in found for key in keys if key in system.metrics]
     x = Scale(min(rates) / 1.2, max(rates) * 1.2, LEFT, LARGE[0] - RIGHT, log=True)
-    y, y_ticks = _linear(values, LARGE[1], from_zero=False)
+    y, y_ticks = linear(values, LARGE[1], from_zero=False)
     shapes = codecs(found)
     marks = [_mark(system, column, x, y, shapes) for system in found]
     lines = [
         Line(
-            _path(
-                [(m.x, m.y) for m, s in zip(marks, found, strict=True) if s.kind == "codec" and stem(s.name) == name]
-            ),
+            path([(m.x, m.y) for m, s in zip(marks, found, strict=True) if s.kind == "codec" and stem(s.name) == name]),
             f"codec{i}",
         )
         for i, name in enumerate(shapes)
@@ -141,17 +139,17 @@ def _training_panel(name: str, curves: Mapping[str, Sequence[tuple[int, float]]]
     values = [value for points in curves.values() for _, value in points]
     log = min(values) > 0 and max(values) > 20 * min(values) and not name.endswith("learning_rate")
     x = Scale(0, max(step for points in curves.values() for step, _ in points) or 1, LEFT, SMALL[0] - RIGHT)
-    y, y_ticks = _decades(values, SMALL[1]) if log else _linear(values, SMALL[1], from_zero=True)
+    y, y_ticks = _decades(values, SMALL[1]) if log else linear(values, SMALL[1], from_zero=True)
     lines: list[Line] = []
     for split, points in sorted(curves.items()):
         bins = _bins(points)
         if len(bins) < len(points):
             top = [(x(b[0]), y(b[3])) for b in bins]
             bottom = [(x(b[0]), y(b[2])) for b in reversed(bins)]
-            lines.append(Line(_path(top + bottom) + "Z", f"{split} band", colour))
-        lines.append(Line(_path([(x(b[0]), y(b[1])) for b in bins]), split, colour))
+            lines.append(Line(path(top + bottom) + "Z", f"{split} band", colour))
+        lines.append(Line(path([(x(b[0]), y(b[1])) for b in bins]), split, colour))
     marks = [Mark(x(s), y(v), y(v), y(v), "valid", colour, f"step {s}: {v:.4g}") for s, v in curves.get("valid", [])]
-    steps = [value for value in _nice(0, x.high, 3) if value <= x.high]
+    steps = [value for value in nice(0, x.high, 3) if value <= x.high]
     return Panel(name, "", *SMALL, _named(x, steps, ""), y_ticks, tuple(lines), tuple(marks))
 
 
@@ -165,13 +163,13 @@ def _bins(points: Sequence[tuple[int, float]]) -> list[tuple[float, float, float
     ]
 
 
-def _linear(values: Sequence[float], height: int, *, from_zero: bool) -> tuple[Scale, tuple[Tick, ...]]:
+def linear(values: Sequence[float], height: int, *, from_zero: bool) -> tuple[Scale, tuple[Tick, ...]]:
     """A scale that holds the values, with ticks at round numbers; perhaps from 0 where they are near it."""
     low, high = min(values), max(values)
     low = 0.0 if 0 < low < 0.4 * high and from_zero else low
     margin = PADDING * (high - low) or abs(high) or 1.0
     scale = Scale(low if low == 0 else low - margin, high + margin, height - BOTTOM, TOP)
-    ticks = [value for value in _nice(scale.low, scale.high, height // 36) if scale.low <= value <= scale.high]
+    ticks = [value for value in nice(scale.low, scale.high, height // 36) if scale.low <= value <= scale.high]
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
     return scale, tuple(Tick(scale(value), _text(value, digits)) for value in ticks)
 
@@ -202,7 +200,7 @@ def _named(scale: Scale, values: Sequence[float], unit: str) -> tuple[Tick, ...]
     )
 
 
-def _nice(low: float, high: float, num: int) -> list[float]:
+def nice(low: float, high: float, num: int) -> list[float]:
     """About `num` round numbers, from one at most `low` to one at least `high`."""
     raw = (high - low) / num
     size = 10.0 ** math.floor(math.log10(raw))
@@ -210,5 +208,5 @@ def _nice(low: float, high: float, num: int) -> list[float]:
     return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + " L".join(f"{x:g},{y:g}" for x, y in points) if points else ""

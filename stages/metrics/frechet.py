@@ -47,5 +47,6 @@ def between(of: Embedded, evidence: Evidence, *, paired: bool) -> Measure:
     num_resamples = max(scoring.num_resamples(evidence) // 5, 1)
     weights_x = bootstrap.weights(len(of.x), num_resamples, evidence.seed)
     weights_y = weights_x if paired else bootstrap.weights(len(of.y), num_resamples, evidence.seed + 1)
-    found = bootstrap.interval(value, distances(weights_x, weights_y))
-    return Measure(value, max(found.low, 0.0), found.high, num, of.failures)
+    resampled = distances(weights_x, weights_y)
+    found = bootstrap.interval(value, resampled)
+    return Measure(value, max(found.low, 0.0), found.high, num, of.failures, resampled=tuple(resampled.tolist()))

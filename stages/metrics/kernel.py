@@ -44,5 +44,6 @@ def between(of: Embedded, evidence: Evidence, *, paired: bool) -> Measure:
     num_resamples = scoring.num_resamples(evidence)
     weights_x = bootstrap.weights(len(of.x), num_resamples, evidence.seed)
     weights_y = weights_x if paired else bootstrap.weights(len(of.y), num_resamples, evidence.seed + 1)
-    found = bootstrap.interval(value, SCALE * mmd.estimate(blocks, weights_x, weights_y))
-    return Measure(value, found.low, found.high, num, of.failures)
+    resampled = SCALE * mmd.estimate(blocks, weights_x, weights_y)
+    found = bootstrap.interval(value, resampled)
+    return Measure(value, found.low, found.high, num, of.failures, resampled=tuple(resampled.tolist()))

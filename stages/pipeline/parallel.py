@@ -64,9 +64,9 @@ def needs_of(root: Path) -> networkx.DiGraph:
 
 
 def repeated_of(dvc_yaml: Path) -> list[str]:
-    """The stages of dvc.yaml that stand once for every experiment."""
+    """The stages of dvc.yaml that stand once for every experiment, or for every cell of a study's matrix."""
     entries = YAML(typ="safe").load(dvc_yaml)["stages"]
-    return [name for name, entry in entries.items() if entry.get("foreach") == EACH]
+    return [name for name, entry in entries.items() if entry.get("foreach") == EACH or "matrix" in entry]
 
 
 def run(branches: Sequence[Sequence[str]], num_jobs: int, gpus: Sequence[str]) -> list[str]:

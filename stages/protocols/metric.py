@@ -41,6 +41,8 @@ class Measure:
     failures: Mapping[str, int] = field(default_factory=dict)
     per_clip: Mapping[str, float] = field(default_factory=dict)
     """Clip id -> its value, for paired comparisons; empty for set metrics."""
+    resampled: tuple[float, ...] = ()
+    """The value under each of the bootstrap's weights, for paired comparisons of set metrics; empty elsewhere."""
 
 
 class Metric(ABC):

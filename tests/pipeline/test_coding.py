@@ -8,6 +8,7 @@ from stages import compress, sample, speed
 from stages.media import audio, bitstream, excerpts
 from stages.pipeline import artifacts, params, plugins, shards
 from stages.training import coding, model_folder
+from stages.training import streams as stream_folder
 from tests import fakes
 
 OWN = sample.Own(num_new_clips=11, new_clip_duration_s=0.05, seed=3)
@@ -185,10 +186,10 @@ def test_speed_times_what_there_is(tmp_path, family):
 
 
 def test_what_overshoots_is_limited_and_what_is_not_finite_raises(tmp_path):
-    sample.write(tmp_path, "new/loud.flac", audio.Clip("loud", np.array([0.5, 1.5, -2.0], np.float32), 8000))
+    stream_folder.keep(tmp_path, "new/loud.flac", audio.Clip("loud", np.array([0.5, 1.5, -2.0], np.float32), 8000))
     assert audio.read(tmp_path / "new/loud.flac", "loud").samples.tolist() == pytest.approx([0.5, 1, -1], abs=1e-4)
     with pytest.raises(ValueError, match="odd"):
-        sample.write(tmp_path, "new/odd.flac", audio.Clip("odd", np.array([np.nan], np.float32), 8000))
+        stream_folder.keep(tmp_path, "new/odd.flac", audio.Clip("odd", np.array([np.nan], np.float32), 8000))
 
 
 def test_each_stage_takes_its_own_of_the_shared_section():

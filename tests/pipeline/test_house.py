@@ -10,9 +10,12 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-PIPELINES = {folder: YAML(typ="safe").load(ROOT / folder / "dvc.yaml")["stages"] for folder in (".", "study")}
+PIPELINES = {
+    folder: YAML(typ="safe").load(ROOT / folder / "dvc.yaml")["stages"] for folder in (".", "study", "audio_study")
+}
 STAGES = [(folder, name) for folder, graph in PIPELINES.items() for name in graph]
-CODE = {".": "exec python", "study": "exec env PYTHONPATH=..:$PYTHONPATH python"}
+BELOW = "exec env PYTHONPATH=..:$PYTHONPATH python"
+CODE = {".": "exec python", "study": BELOW, "audio_study": BELOW}
 """How a pipeline's commands find the code."""
 SOURCES = sorted((ROOT / "stages").rglob("*.py"))
 
