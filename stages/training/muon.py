@@ -54,12 +54,18 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """The nearly orthogonal matrix [M, N] with the singular vectors of `matrix`."""
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.T).T
-    a, b, c = COEFFICIENTS
     with torch.autocast(matrix.device.type, enabled=False):
         start = matrix / matrix.norm().clamp_min(LEAST_NORM)
         gram = start @ start.T
-        applied = one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        for _ in range(NUM_ITERATIONS):
-            factor = a * one + b * gram + c * gram @ gram
-            applied, gram = factor @ applied, factor @ gram @ factor
+        applied = factor = polynomial(gram)
+        for _ in range(NUM_ITERATIONS - 1):
+            gram = factor @ gram @ factor
+            factor = polynomial(gram)
+            applied = factor @ applied
         return applied @ start
+
+
+def polynomial(gram: Tensor) -> Tensor:
+    """What one iteration multiplies the matrix by, a I + b G + c G G with the Gram matrix G [M, M]."""
+    a, b, c = COEFFICIENTS
+    return (b * gram).addmm_(gram, gram, alpha=c) + a * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
