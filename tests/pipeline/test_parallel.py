@@ -10,7 +10,7 @@ import networkx
 import pytest
 from ruamel.yaml import YAML
 
-from stages.pipeline import parallel
+from stages.pipeline import gpus, parallel
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
@@ -112,4 +112,4 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("listed", "found"), [("0,2", ["0", "2"]), ("", []), ("GPU-a", ["GPU-a"])])
 def test_the_gpus_are_those_the_user_lists(listed: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert parallel.visible_gpus() == found
+    assert gpus.visible() == found
