@@ -97,7 +97,7 @@ def test_what_a_rank_raises_is_told_and_not_tried_again(folder):
     bad = shards.write_shard(folder / "cache/train", 0, codes)
     shards.write_index(folder / "cache/train", version, [bad])
     told = processes.fail(victims.ranked, folder / "told", folder)
-    reason = "NotFinite: step 0, player model: the loss is not finite on clip2"
-    assert f"RuntimeError: {reason}" in told
-    assert told.count(f"\nstages.training.loop.{reason}") == 2, "once by each rank"
+    reason = r"NotFinite: step \d+, player model: the loss is not finite on clip2; nothing was updated"
+    assert re.search(rf"\nRuntimeError: {reason}", told)
+    assert len(re.findall(rf"\nstages.training.loop.{reason}", told)) == 2, "once by each rank"
     assert not (folder / "model").exists()
