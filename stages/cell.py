@@ -65,6 +65,8 @@ def configure(params: Params, key: str | None) -> Needs | None:
     if axes is None or method is None:
         return None
     train = params.shared("train", TrainConfig, {**method.train, "seed": int(seed)}, where=f"{where}.train")
+    if train is not None and train.processes != 1:
+        params.problem(f"{where}.train.processes = {train.processes}: a cell trains in one; several run side by side")
     model = params.shared("model", kind.Config, {**method.model, "network": network}, where=f"{where}.model")
     stepped = "num_steps" in {one.name for one in fields(kind.Sampling)}
     found = [
@@ -96,11 +98,8 @@ def run(config: Config, cache: Path, cell: Path, work: Path) -> None:
             shutil.copyfile(work / loop.LOG, draft / loop.LOG)
             about = {name: getattr(config, name) for name in ("family", "network", "tokenisation")}
             about |= {"seed": config.train.seed, "model": config.model, "training": plain(config.train)}
-            about |= {
-                "selected": plain(best),
-                "reconstructs": "latent" in model.needs,
-                "num_parameters": sum(p.numel() for p in model.parameters()),
-            }
+            about |= {"selected": plain(best), "reconstructs": "latent" in model.needs}
+            about["num_parameters"] = sum(p.numel() for p in model.parameters())
             about["samples"] = [draw(config, loaded, test, values, draft) for values in config.samplings]
             artifacts.write_json(draft / "cell.json", about)
         shutil.rmtree(work)
@@ -111,9 +110,8 @@ def draw(config: Config, loaded: Loaded, test: Dataset, values: Mapping[str, Any
     sampling = coding.sampling_of(loaded, values)
     clips = labelled.images(loaded, test.codes[:], config.num_samples, config.train.seed, sampling)
     num_steps = values.get("num_steps", 1)
-    calls = loaded.model.num_function_evaluations(sampling)
     kept = cells.write_images(folder, f"images_{num_steps}", clips)
-    return {"num_steps": num_steps, "num_function_evaluations": calls, **kept}
+    return {"num_steps": num_steps, "num_function_evaluations": loaded.model.num_function_evaluations(sampling), **kept}
 
 
 if __name__ == "__main__":

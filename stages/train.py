@@ -1,17 +1,22 @@
-"""Fit one experiment's model to its representation's cache; the only generative training."""
+"""Fit one experiment's model to its representation's cache; the only generative training.
+
+With `train.processes` above 1 the stage starts so many, each of which calls `run` again; where torchrun has started
+them already, on one machine or many, it finds itself one of them (pipeline/ranks.py).
+"""
 
 import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stages.pipeline import artifacts, checkpoints, plugins, shards, stage, tracking
+from stages.pipeline import artifacts, checkpoints, launch, plugins, ranks, shards, stage, tracking
 from stages.pipeline.params import Experiment, Params, parse, plain
 from stages.pipeline.stage import Needs
 from stages.training import device, loop, model_folder
@@ -72,6 +77,14 @@ def model_config(params: Params, key: str, experiment: Experiment) -> Any | None
 
 def run(config: Config, cache: Path, model: Path, work: Path) -> None:
     """Train, going on from `work` where an earlier run was cut off, and write the model folder."""
+    if config.train.processes > 1 and not ranks.launched():
+        return launch.together(config.train.processes, run, config, cache, model, work)
+    with ranks.joined(config.train.processes):
+        fit(config, cache, model, work)
+
+
+def fit(config: Config, cache: Path, model: Path, work: Path) -> None:
+    """As one process, or one of the ranks, of which the first writes."""
     representation = plugins.load("representations", config.representation).load(cache / "representation")
     spec, statistics = representation.spec, shards.load_statistics(cache / "statistics.safetensors")
     train, valid = (
@@ -82,8 +95,10 @@ def run(config: Config, cache: Path, model: Path, work: Path) -> None:
         family = plugins.load("families", config.family)
         settings = parse(family.Config, config.model, where="model")
         network = family(settings, spec, statistics, representation.signal).to(device.best())
-        with tracking.live(config.name, plain(config), work) as listen:
+        with live(config, work) as listen:
             best = loop.fit(network, train, valid, config.train, work, listen)
+        if not ranks.first():
+            return
         with artifacts.new_folder(model) as draft:
             shutil.copyfile(work / loop.LOG, draft / loop.LOG)
             training = plain(config.train) | {"selected": plain(best)}
@@ -91,6 +106,11 @@ def run(config: Config, cache: Path, model: Path, work: Path) -> None:
             model_folder.save(draft, network, representation, statistics, facts)
         shutil.rmtree(work)
     print(f"{model}: {best}", file=sys.stderr)
+
+
+def live(config: Config, work: Path) -> AbstractContextManager[Callable[[loop.Row], None]]:
+    """Who hears the log's rows while training."""
+    return tracking.live(config.name, plain(config), work) if ranks.first() else nullcontext(lambda row: None)
 
 
 if __name__ == "__main__":

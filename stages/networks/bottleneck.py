@@ -17,7 +17,8 @@ and `latent_dim` is not in it. Quantisers:
 State and maintenance of the codebooks are vector-quantize-pytorch's (https://github.com/lucidrains/
 vector-quantize-pytorch); looking up and summing is done here by index, since its one-hot products cost four times a
 training step's network on a CPU. An rvq passes the latent unquantised until `start` lets it place its codebooks by
-k-means: it then finds a latent worth coding.
+k-means: it then finds a latent worth coding. Ranks that train together (pipeline/ranks.py) keep one codebook: members
+and their sums are added up over ranks, and what is drawn at random is drawn by rank 0 from the rows of all.
 """
 
 import math
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from stages.networks.postfilter import Postfilter
 from stages.numerics.precision import wide
+from stages.pipeline import ranks
 from stages.protocols.model import Masked, Request
 from stages.protocols.network import Network
 from stages.protocols.spec import Field
@@ -183,12 +185,15 @@ class Bottleneck(nn.Module):
         used, restarted = [], []
         for codebook in self.codebooks:
             if self.training:
-                codebook.init_embed_(residual.unsqueeze(0))
+                place(codebook, residual)
             entries = codebook.embed[0]
             indices = nearest(residual, entries)
             if self.training:
-                restarted.append(follow(codebook, residual, indices))
-            used.append(share_used(indices, len(entries)))
+                followed = follow(codebook, residual, indices)
+                restarted.append(followed.restarted)
+                used.append(followed.used)
+            else:
+                used.append(share_used(indices, len(entries)))
             residual = residual - entries[indices]
         quantised = torch.zeros_like(vector, dtype=rows.dtype)
         quantised[present] = rows - residual
@@ -263,20 +268,39 @@ def nearest(rows: Tensor, entries: Tensor) -> Tensor:
         return torch.addmm(entries.square().sum(1), rows, entries.T, alpha=-2.0).argmin(1)
 
 
+def place(codebook: Any, rows: Tensor) -> None:
+    """Put the entries where the rows of all ranks are, by k-means, unless they have their places."""
+    if codebook.initted:
+        return
+    codebook.init_embed_(ranks.gathered(rows).unsqueeze(0))
+    ranks.from_first(list(codebook.buffers()))
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What became of a codebook's entries."""
+
+    used: Tensor  # share that had members
+    restarted: Tensor  # how many
+
+
 @torch.no_grad()
-def follow(codebook: Any, rows: Tensor, indices: Tensor) -> Tensor:
-    """Move the entries towards the means of their members, restart unused ones; returns how many restarted."""
-    members = torch.bincount(indices, minlength=codebook.codebook_size).to(rows.dtype)
-    total = torch.zeros_like(codebook.embed[0]).index_add_(0, indices, rows)
+def follow(codebook: Any, rows: Tensor, indices: Tensor) -> Followed:
+    """Move the entries towards the means of their members on all ranks, restart unused ones."""
+    own = torch.bincount(indices, minlength=codebook.codebook_size).to(rows.dtype)
+    sums = torch.zeros_like(codebook.embed[0]).index_add_(0, indices, rows)
+    seen = ranks.total(torch.cat([own.unsqueeze(1), sums], dim=1))
+    members, total = seen[:, 0], seen[:, 1:]
     codebook.cluster_size[0].lerp_(members, 1 - Bottleneck.DECAY)
     codebook.embed_avg[0].lerp_(total, 1 - Bottleneck.DECAY)
-    even = len(rows) / codebook.codebook_size
+    even = float(members.sum()) / codebook.codebook_size
     codebook.reset_cluster_size = even
     dead = codebook.cluster_size < Bottleneck.DEAD_SHARE * even
     if dead.any():
-        codebook.replace(rows.unsqueeze(0), batch_mask=dead)
+        codebook.replace(ranks.gathered(rows).unsqueeze(0), batch_mask=dead)
+        ranks.from_first(list(codebook.buffers()))
     codebook.update_ema()
-    return dead.sum()
+    return Followed(members.gt(0).float().mean(), dead.sum())
 
 
 def share_used(indices: Tensor, codebook_size: int) -> Tensor:

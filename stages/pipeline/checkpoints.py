@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.pipeline import artifacts
+from stages.pipeline import artifacts, ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,13 @@ class Checkpoint:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Inside, no other process is inside for the same folder: queued experiments may share a training. Others wait."""
+    """Inside, no other process is inside for the same folder: queued experiments may share a training. Others wait.
+
+    Rank 0 asks for all ranks, which wait for it when they first speak.
+    """
+    if not ranks.first():
+        yield
+        return
     with artifacts.alone(folder.with_name(f"{folder.name}.lock"), f"works in {folder}"):
         folder.mkdir(exist_ok=True)
         yield

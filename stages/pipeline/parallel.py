@@ -6,23 +6,24 @@
 
 DVC runs one stage at a time, but its lock is free while a command runs: `dvc --wait-for-lock repro --single-item` in
 several processes makes the same dvc.lock. A branch that fails is named; the others still end, so nothing is lost.
-With GPUs each job at work has one to itself (CUDA_VISIBLE_DEVICES).
+With GPUs each job at work has one to itself, or as many as its training has processes (CUDA_VISIBLE_DEVICES).
 """
 
 import argparse
 import os
-import queue
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import networkx
 from ruamel.yaml import YAML
 
-from stages.pipeline import workers
+from stages.pipeline import artifacts, gpus, stage, workers
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro")
 EACH = "${experiments}"
@@ -69,32 +70,54 @@ def repeated_of(dvc_yaml: Path) -> list[str]:
     return [name for name, entry in entries.items() if entry.get("foreach") == EACH or "matrix" in entry]
 
 
-def run(branches: Sequence[Sequence[str]], num_jobs: int, gpus: Sequence[str]) -> list[str]:
-    """Run the branches, at most `num_jobs` at once; the names of those that failed."""
-    free: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for gpu in gpus:
-        free.put(gpu)
+class Leases:
+    """Names of GPUs, handed out and taken back."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.all = list(names)
+        self.free = list(names)
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def some(self, num: int) -> Iterator[dict[str, str]]:
+        """The environment of a job with `num` of them, all at once, or with all where there are fewer; none of none."""
+        num = min(num, len(self.all))
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.free) >= num)
+            taken = [self.free.pop(0) for _ in range(num)]
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {}
+        finally:
+            with self.changed:
+                self.free += taken
+                self.changed.notify_all()
+
+
+def run(
+    branches: Sequence[Sequence[str]],
+    num_jobs: int,
+    names: Sequence[str],
+    needed: Callable[[Sequence[str]], int] = lambda branch: 1,
+) -> list[str]:
+    """Run the branches, at most `num_jobs` at once, each with the GPUs it needs; the names of those that failed."""
+    leases = Leases(names)
 
     def one(branch: Sequence[str]) -> bool:
-        gpu = free.get() if gpus else None
-        try:
-            device = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        with leases.some(needed(branch)) as device:
             return subprocess.run([*DVC, "--single-item", *branch], env=os.environ | device).returncode == 0
-        finally:
-            if gpu is not None:
-                free.put(gpu)
 
-    with ThreadPoolExecutor(min(num_jobs, len(gpus) or num_jobs)) as pool:
+    with ThreadPoolExecutor(min(num_jobs, len(names) or num_jobs)) as pool:
         done = list(pool.map(one, branches))
     return [" ".join(branch) for branch, good in zip(branches, done, strict=True) if not good]
 
 
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists, else every GPU of the driver; none without a driver."""
-    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in listed.split(",") if name.strip()]
-    devices = sorted(Path("/proc/driver/nvidia/gpus").glob("*")) if sys.platform == "linux" else []
-    return [str(index) for index in range(len(devices))]
+def processes_of(branch: Sequence[str]) -> int:
+    """How many processes the training among these stages starts, by its plan; 1 where there is none."""
+    found = [1]
+    for name, _, key in (address.partition("@") for address in branch):
+        if name == "train":
+            found.append(artifacts.read_json(stage.path_of(name, key))["config"]["train"]["processes"])
+    return max(found)
 
 
 def main() -> None:
@@ -110,7 +133,7 @@ def main() -> None:
         order = schedule(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml")))
         if code := subprocess.run([*DVC, "--single-item", *order.prefix]).returncode:
             sys.exit(code)
-        failed = run(order.branches, num_jobs, visible_gpus())
+        failed = run(order.branches, num_jobs, gpus.visible(), processes_of)
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
     sys.exit(subprocess.run(DVC).returncode)

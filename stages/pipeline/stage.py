@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 import stages
-from stages.pipeline import artifacts, params
+from stages.pipeline import artifacts, params, ranks
 
 PLAN = Path("data/plan")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -39,7 +39,8 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
     With `work`, `run` gets one more argument: a folder that outlives a killed run, private to this plan and these
     inputs, so that nothing stale is ever resumed.
     """
-    die_with_parent()
+    if os.environ.get("DVC_STAGE") or ranks.launched():
+        die_with_parent()
     keep_memory()
     name = Path(sys.argv[0]).stem
     key = sys.argv[1] if len(sys.argv) > 1 else None
@@ -57,7 +58,12 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
 
 
 def running(name: str, key: str | None) -> AbstractContextManager[None]:
-    """Inside, no other process runs the same stage in this folder; copies for `dvc exp run --temp` have their own."""
+    """Inside, no other process runs the same stage in this folder; copies for `dvc exp run --temp` have their own.
+
+    Of ranks that work together (torchrun, on a cluster) the first holds the lock.
+    """
+    if not ranks.first():
+        return nullcontext()
     told = name if key is None else f"{name}@{key}"
     return artifacts.alone(Path(".work/running") / f"{told}.lock", f"runs {told} here")
 
@@ -84,11 +90,14 @@ def work_folder(stage: str, key: str | None, inputs: list[Path]) -> Path:
 
 
 def die_with_parent() -> None:
-    """End when dvc ends, however it ends (Linux): an orphan would go on writing outs. Needs `exec` in cmd."""
-    if os.environ.get("DVC_STAGE") and sys.platform == "linux":
+    """End when who started this ends, dvc or torchrun, however it ends (Linux): an orphan would go on writing outs.
+
+    Needs `exec` in cmd.
+    """
+    if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
         if os.getppid() != stages.PARENT:  # it died before the call
-            sys.exit("dvc has gone; stopping")
+            sys.exit("what started this has gone; stopping")
 
 
 def keep_memory() -> None:

@@ -290,8 +290,7 @@ def upsert(client: "MlflowClient", result: Result) -> str:
             client.delete_run(run.info.run_id)  # the lock is ours, so whoever wrote it was killed
         for run in runs(client, RESULTS, f"tags.`{KEY}` = '{result.key}'"):
             if run.info.status != "FINISHED":
-                client.delete_run(run.info.run_id)
-                continue
+                continue  # another machine or repository writes it
             if run.data.tags.get(SPEED) == timed:
                 return "kept"
             log_points(client, run.info.run_id, speed)
@@ -305,4 +304,17 @@ def upsert(client: "MlflowClient", result: Result) -> str:
         for path, place in result.artifacts:
             client.log_artifacts(run_id, str(path), place)
         client.set_terminated(run_id, "FINISHED")
-        return "created"
+        return "created" if settle(client, result.key) == run_id else "kept"
+
+
+def settle(client: "MlflowClient", key: str) -> str:
+    """Keep the oldest finished run of a key, whose id is returned.
+
+    Our lock holds others in this repository alone; of those who write the same result elsewhere at once, the last to
+    finish sees all that did.
+    """
+    found = runs(client, RESULTS, f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'")
+    first, *others = sorted((run.info.start_time, run.info.run_id) for run in found)
+    for _, other in others:
+        client.delete_run(other)
+    return first[1]

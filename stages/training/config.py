@@ -22,6 +22,9 @@ class TrainConfig:
     """Steps of one training example (2 s at 75 frames a second); 0 takes whole clips."""
     num_micro_batches: int = 1
     """Parts of a batch that are computed one after the other, for models that do not fit; the gradient is the same."""
+    processes: int = 1
+    """Processes that train together, each on its share of every batch and a GPU of its own where there are GPUs: a
+    result of two differs from one's as much as additions in another order do."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices of the network, AdamW for everything else."""
     weight_decay: float = 0.01
@@ -44,10 +47,10 @@ class TrainConfig:
     schedule (a quantiser that starts late) makes figures that cannot be compared."""
 
     def __post_init__(self) -> None:
-        positive = ("num_steps", "batch_size", "num_threads", "num_micro_batches", "log_every", "validate_every")
+        positive = ("num_steps", "batch_size", "num_threads", "num_micro_batches", "processes", "log_every")
         problems = [
             f"{name} = {getattr(self, name)}: expected at least 1"
-            for name in (*positive, "checkpoint_every")
+            for name in (*positive, "validate_every", "checkpoint_every")
             if getattr(self, name) < 1
         ]
         problems += [
@@ -67,5 +70,10 @@ class TrainConfig:
         ]
         if self.num_micro_batches > self.batch_size:
             problems.append(f"num_micro_batches = {self.num_micro_batches}: more than batch_size = {self.batch_size}")
+        elif self.processes * self.num_micro_batches > self.batch_size:
+            problems.append(
+                f"processes = {self.processes}, each with num_micro_batches = {self.num_micro_batches}: "
+                f"more than batch_size = {self.batch_size}, so a process would have none"
+            )
         if problems:
             raise ValueError("\n".join(problems))

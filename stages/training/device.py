@@ -1,4 +1,4 @@
-"""Where and how tensors are computed: the one GPU or the CPU, a fixed number of threads, repeatable algorithms."""
+"""Where and how tensors are computed: one GPU or the CPU, a fixed number of threads, repeatable algorithms."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,20 @@ from typing import Any
 
 import torch
 
+from stages.pipeline import ranks
+
 
 def best() -> torch.device:
-    """The first CUDA device where there is one (CUDA_VISIBLE_DEVICES hides it), else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The first CUDA device where there is one (CUDA_VISIBLE_DEVICES hides it), else the CPU; each rank has its own.
+
+    ValueError where a rank has none.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if ranks.local() >= torch.cuda.device_count():
+        found = f"rank {ranks.rank()} is number {ranks.local()} of this machine, which has {torch.cuda.device_count()}"
+        raise ValueError(f"{found} visible GPUs: start as many processes as GPUs")
+    return torch.device("cuda", ranks.local())
 
 
 def halves(device: torch.device, precision: str) -> bool:

@@ -14,12 +14,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Request:
     """What was asked from outside."""
 
-    signal: int | None = None
+    signal: int = 0
+    """Its number; 0: nothing."""
 
-    @property
-    def exit_code(self) -> int:
-        """As a shell reports a process that a signal ended: 143 for SIGTERM, 130 for SIGINT."""
-        return 128 + (self.signal or 0)
+
+def exit_code(number: int) -> int:
+    """As a shell reports a process that a signal ended: 143 for SIGTERM, 130 for SIGINT."""
+    return 128 + number
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 A clip of T steps counts as ceil(T / crop_steps) examples, so that every second of the corpus is equally likely. The
 examples are shuffled anew each epoch (Philox of seed and epoch); step s takes the places s B to (s + 1) B of the
-endless sequence of epochs. One thread reads ahead.
+endless sequence of epochs, of which each of several ranks reads its share. One thread reads ahead.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stages.pipeline import ranks
 from stages.protocols.model import Batch
 from stages.protocols.spec import Code, Spec
 from stages.training import batches, seeds
@@ -46,10 +47,11 @@ class Loader:
         return len(self.clip_of)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a training step."""
+        """The batch of a training step, or this rank's share of it."""
         if not len(self):
             raise ValueError("no clip to train on: the train split is empty; add pieces or lower the other fractions")
-        return self._collate(seeds.positions(self.seed, step * self.batch_size, self.batch_size, len(self)))
+        own = ranks.share(self.batch_size)
+        return self._collate(seeds.positions(self.seed, step * self.batch_size + own.start, len(own), len(self)))
 
     def fixed(self, num: int) -> list[Batch]:
         """The first `num` examples of epoch 0 in batches, the same whenever asked: what validation looks at."""

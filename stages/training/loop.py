@@ -9,13 +9,17 @@ every micro-batch). The order of clips, their crops and noise, the learning rate
 libraries that draw from it) are functions of (seed, s): a resumed run repeats the unbroken one bit by bit with
 parameters, buffers, optimisers, averages and log position saved alone.
 
+With several processes (pipeline/ranks.py) each computes its share of the clips, the sum over micro-batches becomes one
+over these and ranks (training/summed.py), and from equal gradients every rank does the same step. Rank 0 validates and
+writes; before it saves, all must have the same bytes.
+
 Validation looks at fixed crops with the averaged weights in float32. The exported weights are the averaged ones of the
 validation with the lowest criterion (the first player's), among those after `select_after` of the steps; the last
 weights where the valid split is empty.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,9 +29,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.pipeline import checkpoints, params
+from stages.pipeline import checkpoints, params, ranks
 from stages.protocols.model import Batch, GenerativeModel, Loss
-from stages.training import batches, device, interrupt, seeds
+from stages.training import batches, device, interrupt, seeds, summed
 from stages.training.config import TrainConfig
 from stages.training.ema import Average
 from stages.training.loader import Dataset, Loader, ahead
@@ -63,21 +67,23 @@ def fit(
 
     `work` keeps log.jsonl and the checkpoints; a run killed at any time goes on from there. `listen` hears every row
     of the log. SystemExit after SIGTERM or SIGINT, with a checkpoint. ValueError names clips with non-finite losses.
+    Of several ranks the first alone has the best weights, the log and what is heard.
     """
     run = Run(model, valid, config, work, listen)
     loader = Loader(train, config.batch_size, config.crop_steps, config.seed)
     steps = range(run.num_done, config.num_steps)
     model.train()
-    bar = tqdm(total=config.num_steps, initial=steps.start, unit="step", mininterval=0.5 if sys.stderr.isatty() else 30)
-    with closing(run.log), interrupt.watched() as request, bar:
+    pause_s = 0.5 if sys.stderr.isatty() else 30
+    bar = tqdm(total=config.num_steps, initial=steps.start, unit="step", mininterval=pause_s, disable=not ranks.first())
+    with closing(run), interrupt.watched() as request, bar:
         with closing(ahead(loader.batch, steps)) as upcoming:
             for step, batch in zip(steps, upcoming, strict=True):
                 run.step(step, batch)
                 bar.set_postfix(run.shown, refresh=False)
                 bar.update()
-                if request.signal:
+                if number := ranks.most(request.signal):
                     run.save(step + 1)
-                    raise SystemExit(request.exit_code)
+                    raise SystemExit(interrupt.exit_code(number))
     return run.finish()
 
 
@@ -93,22 +99,27 @@ class Run:
         self.listen = listen
         self.device = next(model.parameters()).device
         self.halves = device.halves(self.device, config.precision)
+        ranks.from_first(list(model.state_dict().values()))
         self.average = Average(model, config.ema_decay)
         self.optimisers: dict[str, Optimiser] = {}
-        self.valid = Loader(valid, config.batch_size, config.crop_steps, 0).fixed(config.num_validation_clips)
+        looked_at = config.num_validation_clips if ranks.first() else 0
+        self.valid = Loader(valid, config.batch_size, config.crop_steps, 0).fixed(looked_at)
         self.best: Best | None = None
         self.best_weights: Weights = {}
         self.num_done = 0
         settings = {"train": params.plain(config), "model": params.plain(model.config), "work": work.name}
         self.made_by = dict(params.leaves(settings))  # the name of `work` holds a hash of the plan and the data
-        self.log = self.resume(checkpoints.newest(work / CHECKPOINTS, self.made_by))
+        with ranks.first_alone():
+            newest = checkpoints.newest(work / CHECKPOINTS, self.made_by)
+        self.log = self.resume(newest)
         self.shown: dict[str, str] = {}
 
     def step(self, step: int, batch: Batch) -> None:
         """One update of every player, then what is due: log, validation, checkpoint."""
         config, done = self.config, step + 1
         self.model.begin_step(step, config.num_steps)
-        torch.manual_seed(seeds.derive(config.seed, "step", step))
+        own = () if ranks.first() else (ranks.rank(),)  # no two ranks drop out the same; rank 0 does as one process
+        torch.manual_seed(seeds.derive(config.seed, "step", step, *own))
         batch = batches.to(batch, self.device)
         for player in self.model.players(step):
             row = self.update(player, batch, step)
@@ -125,30 +136,33 @@ class Run:
         optimiser = self.optimiser(player)
         optimiser.clear()
         parameters = optimiser.active()
-        losses = []
+        losses, wrong = [], []
         for part in batches.split(batch, self.config.num_micro_batches):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halves):
                 loss = self.model(part, player, step)
-            require_finite(loss, part, f"step {step}, player {player}")
-            (loss.total.sum() / len(batch.ids)).backward(inputs=parameters)
+            wrong += not_finite(loss, part)
+            (loss.total.sum() / self.config.batch_size).backward(inputs=parameters)
             losses.append(loss)
+        if summed.over_ranks(parameters, len(wrong)):
+            raise NotFinite(f"step {step}, player {player}", ranks.told(wrong))
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
         if not norm.isfinite():
             self.blame(player, batch, step)
         rate = learning_rate(step, self.config)
         optimiser.step(rate)
-        return lambda: summary(losses) | {"learning_rate": rate, "gradient_norm": norm.item()}
+        return lambda: summary(summed.gathered(losses)) | {"learning_rate": rate, "gradient_norm": norm.item()}
 
     def blame(self, player: str, batch: Batch, step: int) -> None:
         """Raise ValueError naming the clips whose gradient is not finite though their loss is."""
         parameters = self.optimiser(player).active()
         guilty = []
         for row, clip in enumerate(batch.ids):
-            loss = self.model(batches.select(batch, [row]), player, step)
+            with ranks.apart():  # they have different clips, and perhaps not as many
+                loss = self.model(batches.select(batch, [row]), player, step)
             gradients = torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True)
             if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
                 guilty.append(clip)
-        names = ", ".join(guilty or batch.ids)
+        names = ", ".join(sum(ranks.told(guilty), []) or sum(ranks.told(list(batch.ids)), []))
         raise ValueError(
             f"step {step}, player {player}: the gradient is not finite on {names}; nothing was updated. "
             "Lower train.learning_rate, or look for a square root or logarithm of zero in the loss"
@@ -165,7 +179,8 @@ class Run:
                 losses = []
                 for batch in self.valid:
                     losses.append(self.model(batches.to(batch, self.device), player, done - 1))
-                    require_finite(losses[-1], batch, f"validation after {done} steps, player {player}")
+                    if wrong := not_finite(losses[-1], batch):
+                        raise NotFinite(f"validation after {done} steps, player {player}", [wrong])
                 row = summary(losses)
                 self.note({"step": done, "split": "valid", "player": player} | row)
                 if first == 0:
@@ -181,6 +196,8 @@ class Run:
             self.best_weights = weights(self.model)
 
     def note(self, row: Row) -> None:
+        if self.log is None:
+            return
         self.log.write(row)
         self.listen(row)
         self.shown["loss" if row["split"] == "train" else "valid"] = f"{row['loss']:.4g}"
@@ -205,9 +222,12 @@ class Run:
         """Write all that the next step depends on."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
-        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         for player, optimiser in self.optimisers.items():
             tensors |= {f"optimiser/{player}/{name}": value for name, value in optimiser.state()}
+        ranks.require_same(tensors)
+        if self.log is None:
+            return
+        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         facts = {
             "log_position": self.log.position(),
             "log_sha256": self.log.sha256.hexdigest(),
@@ -216,11 +236,10 @@ class Run:
         }
         checkpoints.save(self.work / CHECKPOINTS, checkpoints.Checkpoint(done, tensors, facts, self.made_by))
 
-    def resume(self, checkpoint: checkpoints.Checkpoint | None) -> Log:
-        """Take up a checkpoint, where there is one. Returns the log as it was then."""
+    def resume(self, checkpoint: checkpoints.Checkpoint | None) -> Log | None:
+        """Take up a checkpoint, where there is one. Returns the log as it was then; None: another rank has it."""
         if checkpoint is None:
-            return Log(self.work / LOG)
-        print(f"going on from step {checkpoint.step} in {self.work}", file=sys.stderr)
+            return Log(self.work / LOG) if ranks.first() else None
         self.num_done = checkpoint.step
         self.model.load_state_dict(under("model/", checkpoint.tensors))
         self.average.restore(under("average/", checkpoint.tensors))
@@ -228,7 +247,14 @@ class Run:
         self.best = checkpoint.facts["best"] and Best(*checkpoint.facts["best"])
         for player in checkpoint.facts["players"]:
             self.optimiser(player).restore(under(f"optimiser/{player}/", checkpoint.tensors))
+        if not ranks.first():
+            return None
+        print(f"going on from step {checkpoint.step} in {self.work}", file=sys.stderr)
         return Log(self.work / LOG, checkpoint.facts["log_position"], checkpoint.facts["log_sha256"])
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
 
 
 def weights(model: GenerativeModel) -> Weights:
@@ -247,9 +273,15 @@ def summary(losses: list[Loss]) -> dict[str, float]:
     return means(terms | {name: [loss.terms[name] for loss in losses] for name in losses[0].terms})
 
 
-def require_finite(loss: Loss, batch: Batch, where: str) -> None:
-    """Raise ValueError naming the clips whose loss is not finite. A term may be NaN: it does not apply to that clip."""
+class NotFinite(ValueError):
+    """Training cannot go on from such losses; the message names the clips, which each rank tells of its own."""
+
+    def __init__(self, where: str, clips: Sequence[Sequence[str]]) -> None:
+        names = ", ".join(clip for own in clips for clip in own)
+        super().__init__(f"{where}: the loss is not finite on {names}; nothing was updated")
+
+
+def not_finite(loss: Loss, batch: Batch) -> list[str]:
+    """The clips whose loss is not finite. A term may be NaN: it does not apply to that clip."""
     finite = torch.stack([loss.total.isfinite(), *(~term.isinf() for term in loss.terms.values())]).all(0)
-    if not finite.all():
-        names = ", ".join(clip for clip, good in zip(batch.ids, finite.tolist(), strict=True) if not good)
-        raise ValueError(f"{where}: the loss is not finite on {names}; nothing was updated")
+    return [clip for clip, good in zip(batch.ids, finite.tolist(), strict=True) if not good]

@@ -36,6 +36,11 @@ ROWS: dict[str, Row] = {
         "what it started ends within seconds; the next `dvc repro` takes over its lock",
         2,
     ),
+    "ranks": Row(
+        "a rank killed under torchrun; the stage that started it stopped or killed; a rank's error",
+        "all start again from the last checkpoint and end in the same bytes; none stays behind; no error is retried",
+        5,
+    ),
     "twice": Row("two runs of one stage at once", "the second says so and waits, or is refused; nothing is mixed", 2),
     "full": Row(
         "disk full (RLIMIT_FSIZE) in cache, checkpoint, sample, report",

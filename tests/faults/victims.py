@@ -66,6 +66,16 @@ def training(
     train.run(config, folder / "cache", folder / "model", folder / "work")
 
 
+def ranked(folder: Path, num: int = 2, num_steps: int = 60) -> None:
+    """The train stage of a real codec in `num` processes, which it starts itself; folder/cache is there."""
+    family = plugins.load("families", "autoencoder")
+    small = {"latent_dim": 4, "width": 8, "depth": 1, "num_codebooks": 2, "codebook_size": 16, "code_dim": 4}
+    model = params.plain(family.Config(network="convnext", dropout=0.1, **small))
+    settings = replace(CONFIG, crop_steps=20, batch_size=3, num_micro_batches=1, processes=num, num_steps=num_steps)
+    config = train.Config("ranked", "mdct", "autoencoder", model, settings)
+    train.run(config, folder / "cache", folder / "model", folder / "work")
+
+
 def limit_files(num_bytes: int) -> None:
     """Writing beyond fails as on a full disk: EFBIG, since Python ignores SIGXFSZ."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))

@@ -10,7 +10,7 @@ import networkx
 import pytest
 from ruamel.yaml import YAML
 
-from stages.pipeline import parallel
+from stages.pipeline import artifacts, gpus, parallel
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
@@ -109,7 +109,28 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert parallel.run([(f"train@{index}",) for index in range(6)], 4, ["0", "1"]) == []
 
 
+def test_a_training_of_two_processes_gets_two_gpus_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its plan says; and all there are where it asks for more, so that the stage can refuse."""
+    monkeypatch.chdir(tmp_path)
+    for key, processes in (("a", 1), ("b", 2), ("c", 9)):
+        plan = {"config": {"train": {"processes": processes}}}
+        artifacts.write_json(tmp_path / f"data/plan/train/{key}.json", plan)
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, pathlib, sys\n"
+        "gpus = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
+        "for gpu in gpus: pathlib.Path('gpu' + gpu).mkdir()\n"  # raises where another job has it
+        "pathlib.Path(sys.argv[-1]).write_text(str(len(gpus)))\n"
+        "for gpu in gpus: pathlib.Path('gpu' + gpu).rmdir()\n"
+    )
+    monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
+    branches = [(f"train@{key}", f"sample@{key}") for key in "abc"] + [("baseline",)]
+    assert parallel.run(branches, 4, ["0", "1", "2"], parallel.processes_of) == []
+    given = [(tmp_path / name).read_text() for name in ("sample@a", "sample@b", "sample@c", "baseline")]
+    assert given == ["1", "2", "3", "1"]
+
+
 @pytest.mark.parametrize(("listed", "found"), [("0,2", ["0", "2"]), ("", []), ("GPU-a", ["GPU-a"])])
 def test_the_gpus_are_those_the_user_lists(listed: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert parallel.visible_gpus() == found
+    assert gpus.visible() == found
