@@ -43,9 +43,9 @@ ROWS: dict[str, Row] = {
         4,
     ),
     "worker": Row(
-        "a worker killed in the middle of a shard, or out of memory",
+        "a worker, here or of a Dask cluster, killed in the middle of a shard, or out of memory",
         "its units are done again, bytes equal; a unit that always kills is named",
-        5,
+        7,
     ),
     "finite": Row(
         "non-finite loss or gradient", "stopped before the step, clip named; goes on once the clip is mended", 2

@@ -36,6 +36,24 @@ def encode(mark: Path, how: str, *arguments: object) -> cache.Done:
 ENCODE = cache.encode
 
 
+def kill_once(mark: Path, worker: int, *arguments: object) -> cache.Done:
+    """cache.encode, in the middle of whose first shard this Dask worker is killed."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(1.0)
+    return ENCODE(*arguments)
+
+
+def reciprocal(unit: int) -> float:
+    return 1 / unit
+
+
+def leave(name: str) -> None:
+    """A file at a relative path."""
+    Path(f"left_{name}").touch()
+
+
 def deadly(unit: int) -> int:
     """Unit 3 ends its process whenever it is tried."""
     if unit == 3:
