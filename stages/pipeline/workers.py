@@ -1,7 +1,8 @@
 """Work units are pure functions of a shard or a piece; this spreads them over processes, some of which may die.
 
-The processes are this machine's (loky), or with PARTITA_WORKERS those of a Dask cluster (pipeline/cluster.py); a unit's
-bytes are the same. One thread per process: pools of threads inside pools of processes only fight. Results keep the order of the units.
+The processes are this machine's (loky), or with PARTITA_WORKERS those of a Dask cluster (pipeline/cluster.py); the
+bytes are the same. One thread per process: pools of threads inside pools of processes only fight. Results keep the
+order of the units.
 
 A worker that is killed (out of memory, a crash inside a library) takes its pool with it; one that is only told that
 there is no memory does not, but has no result either. The units without a result are then done again, the first of them
@@ -58,7 +59,8 @@ def map_units(
 ) -> list[Result]:
     """Apply a picklable pure function to every unit in worker processes, every core used unless told otherwise.
 
-    With a guard never in this process. A single unit stays on this machine. RuntimeError names a unit that ends its process whenever it is tried.
+    With a guard never in this process. A single unit stays on this machine.
+    RuntimeError names a unit that ends its process whenever it is tried.
     """
     workers = min(num_workers or num_cores(), len(units))
     if workers <= 1 and guard is None:

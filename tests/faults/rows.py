@@ -24,9 +24,9 @@ ROWS: dict[str, Row] = {
         27,
     ),
     "damage": Row(
-        "flipped bit or cut in a cache shard, a rendered file, a finished model",
-        "named when read, with the command that rebuilds it",
-        22,
+        "flipped bit or cut in a cache shard, a rendered file, a finished model, a kept unit",
+        "named when read, with the command that rebuilds it; a kept unit is made again",
+        28,
     ),
     "signal": Row(
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3

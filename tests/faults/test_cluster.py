@@ -1,4 +1,4 @@
-"""Work on a Dask cluster of two processes: the same bytes as here, though one is killed; what cannot be used is said."""
+"""Work on a Dask cluster of two processes: the same bytes as here, though one is killed; errors that say why."""
 
 import time
 from functools import partial
