@@ -49,9 +49,9 @@ def run(config: Config, raw: Path, audio_folder: Path, kept: Store | None = None
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     units = [(p, k) for p in pieces for k in range(config.num_renderings if p["kind"] == "midi" else 1)]
     with artifacts.new_folder(audio_folder) as draft:
-        (draft / "files").mkdir()
         guard = Guard(MEMORY_GB, CPU_S, lost)
-        depends = [depends_on(config, *unit) for unit in units]
+        how = plain(replace(config, num_renderings=1))  # a recording is only resampled
+        depends = [[p["id"], p["path"], p["sha256"], k, how if p["kind"] == "midi" else p["kind"]] for p, k in units]
         results = store.map_units(kept, partial(make, config, raw), units, depends, draft, guard)
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
         reasons = {item["path"]: item for _, item in results if item}  # one for all renderings of a piece
@@ -64,27 +64,20 @@ def run(config: Config, raw: Path, audio_folder: Path, kept: Store | None = None
     print(f"{len(clips)} clips, {hours:.2f} h; {len(refused)} pieces in {audio_folder / 'quarantine.json'}")
 
 
-def depends_on(config: Config, piece: dict[str, Any], k: int) -> Any:
-    """A recording is only resampled."""
-    how = plain(replace(config, num_renderings=1)) if piece["kind"] == "midi" else None
-    return [piece["id"], piece["path"], piece["kind"], piece["sha256"], k, how]
-
-
 Made = tuple[list[dict[str, Any]], dict[str, str] | None]
 
 
 def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int]) -> Made:
     """The clips of one piece's rendering as written under `draft`, or why there are none."""
     piece, k = unit
-    if piece["kind"] in ("midi", "audio"):
-        artifacts.check(raw / piece["path"], piece["sha256"], "run `dvc repro -f` on the download stage")
+    if piece["kind"] not in ("midi", "audio"):
+        return lost(unit, f"a piece of kind {piece['kind']} has no sound")
+    artifacts.check(raw / piece["path"], piece["sha256"], "run `dvc repro -f` on the download stage")
     (draft / "files").mkdir(exist_ok=True)
     try:
         if piece["kind"] == "midi":
             return [rendered(config, raw / piece["path"], draft, piece["id"], k)], None
-        if piece["kind"] == "audio":
-            return recorded(raw / piece["path"], draft, piece["id"]), None
-        return lost(unit, f"a piece of kind {piece['kind']} has no sound")
+        return recorded(raw / piece["path"], draft, piece["id"]), None
     except ValueError as problem:
         return lost(unit, str(problem))
 
@@ -117,15 +110,8 @@ def recorded(path: Path, draft: Path, piece: str) -> list[dict[str, Any]]:
 def save(draft: Path, piece: str, clip: audio.Clip, instruments: list[str]) -> dict[str, Any]:
     path = draft / "files" / f"{clip.id}.flac"
     audio.write(path, clip)
-    return {
-        "id": clip.id,
-        "piece": piece,
-        "path": path.relative_to(draft).as_posix(),
-        "num_samples": len(clip.samples),
-        "sha256": artifacts.sha256(path),
-        "instruments": instruments,
-        "conditions": {},
-    }
+    about = {"id": clip.id, "piece": piece, "path": path.relative_to(draft).as_posix(), "conditions": {}}
+    return about | {"num_samples": len(clip.samples), "sha256": artifacts.sha256(path), "instruments": instruments}
 
 
 if __name__ == "__main__":
