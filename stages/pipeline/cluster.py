@@ -50,7 +50,7 @@ def spread(call: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[Any]:
     import cloudpickle
 
     with connected(str(address())) as client, beating() as beat:
-        size = math.ceil(len(units) / (CHUNKS * max(sum(client.nthreads().values()), 1)))
+        size = math.ceil(len(units) / (CHUNKS * max(sum(client.nthreads().values()), 1)))  # type: ignore[union-attr]
         packed = [cloudpickle.dumps((call, units[k : k + size])) for k in range(0, len(units), size)]
         for future in [lend(client, beat, data) for data in packed]:
             yield from unpacked(finished(client, future))

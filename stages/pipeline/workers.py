@@ -79,7 +79,7 @@ def map_units(
     return results
 
 
-def here(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) -> Iterator[Result]:
+def here(call: Callable[[Any], Result], units: Sequence[Any], workers: int) -> Iterator[Result]:
     """Results in order, as they come, from this machine's processes."""
     with parallel_config(backend="loky", inner_max_num_threads=1):
         # two at least: one would be done in this process
@@ -105,7 +105,7 @@ def alone(spread: Callable[..., Iterator[Result]], unit: Unit, guard: Guard | No
     return guard.lost(unit, reason)
 
 
-def following(main: int, call: Callable[[Unit], Result], unit: Unit) -> Result:
+def following(main: int, call: Callable[[Any], Result], unit: Any) -> Result:
     follow(main)
     return call(unit)
 
