@@ -12,7 +12,8 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from stages.pipeline import artifacts, params, plugins, shards, stage, workers
+from stages.pipeline import artifacts, params, plugins, shards, stage, store
+from stages.pipeline.store import Store
 from stages.protocols.clips import Clips, Part
 from stages.protocols.representation import Representation
 
@@ -48,13 +49,6 @@ class Unit:
     parts: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class Done:
-    shard: shards.Shard
-    sums: shards.Sums | None
-    references: tuple[Mapping[str, Any], ...]
-
-
 def configure(tree: params.Params, key: str | None) -> stage.Needs | None:
     where = f"representations.{key}"
     own = {field.name for field in fields(Block)}
@@ -80,21 +74,23 @@ def clips_of(kind: Any) -> Clips:
     return plugins.load("clips", kind.clip)()
 
 
-def run(config: Config, clips: Path, split: Path, cache: Path) -> None:
+def run(config: Config, clips: Path, split: Path, cache: Path, kept: Store | None = None) -> None:
     kind: Any = plugins.load("representations", config.module)
     parts = clips_of(kind).by_split(clips, artifacts.read_json(split / "split.json"))
     settings = params.parse(kind.Config, config.representation, where=config.module)
     representation = kind.fit(settings, clips_of(kind).read(clips, parts["train"]))
     work = list(units(parts, config.num_shards))
     with artifacts.new_folder(cache) as draft:
-        done = workers.map_units(partial(encode, representation, clips, draft), work)
-        for name in parts:
-            mine = [item.shard for unit, item in zip(work, done, strict=True) if unit.split == name]
-            shards.write_index(draft / name, representation.spec.version, mine)
-        total = reduce(shards.merge, (item.sums for item in done if item.sums is not None))
-        shards.save_statistics(draft / "statistics.safetensors", shards.statistics(total))
         representation.save(draft / "representation")
-        references = sorted((entry for item in done for entry in item.references), key=lambda entry: entry["id"])
+        fitted = {path.name: artifacts.sha256(path) for path in sorted((draft / "representation").iterdir())}
+        depends = [[unit.split, unit.number, fitted, params.plain(unit.parts)] for unit in work]
+        done = store.map_units(kept, partial(encode, representation, clips), work, depends, draft)
+        for name in parts:
+            mine = [shards.Shard(**item["shard"]) for unit, item in zip(work, done, strict=True) if unit.split == name]
+            shards.write_index(draft / name, representation.spec.version, mine)
+        total = reduce(shards.merge, (shards.sums_of(item["sums"]) for item in done if item["sums"]))
+        shards.save_statistics(draft / "statistics.safetensors", shards.statistics(total))
+        references = sorted((entry for item in done for entry in item["references"]), key=lambda entry: entry["id"])
         artifacts.write_json(draft / "references/manifest.json", {"clips": references})
 
 
@@ -105,16 +101,17 @@ def units(parts: Mapping[str, Sequence[Part]], num_shards: int) -> Iterator[Unit
                 yield Unit(split, number, mine)
 
 
-def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> Done:
+def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> dict[str, Any]:
     """Write one shard, and the references where its codes are the test's."""
     kind, codes, kept = clips_of(representation), [], []
     for clip in kind.read(clips, unit.parts):
         codes.append(representation.encode(clip))
         kept += [clip] if unit.split == "test" else []
     references = kind.write_references(cache / "references", unit.number, kept, unit.parts) if kept else []
-    sums = shards.sums(codes, representation.spec.data) if unit.split == "train" else None
-    return Done(shards.write_shard(cache / unit.split, unit.number, codes), sums, tuple(references))
+    sums = shards.plain_sums(shards.sums(codes, representation.spec.data)) if unit.split == "train" else None
+    shard = shards.write_shard(cache / unit.split, unit.number, codes)
+    return {"shard": params.plain(shard), "sums": sums, "references": references}
 
 
 if __name__ == "__main__":
-    stage.main(run)
+    stage.main(run, keep=True)

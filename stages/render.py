@@ -1,19 +1,20 @@
 """Turn MIDI into audio with a SoundFont; pieces that come as audio are only resampled.
 
 Out: files/*.flac (24 kHz, mono, 16 bit), manifest.json, quarantine.json. A rendering depends on its piece, the seed
-and its own number, never on the other pieces or on the number of workers.
+and its own number, never on the other pieces or on the number of workers; so it is kept (pipeline/store.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from stages.media import audio, midi, recordings, synth
-from stages.pipeline import artifacts, stage
-from stages.pipeline.params import Params
+from stages.pipeline import artifacts, stage, store
+from stages.pipeline.params import Params, plain
 from stages.pipeline.stage import Needs
-from stages.pipeline.workers import Guard, map_units
+from stages.pipeline.store import Store
+from stages.pipeline.workers import Guard
 
 RATE_HZ = 24_000
 LONGEST_S = 600  # longer recordings become several clips, so that no later stage meets an hour at once
@@ -43,13 +44,15 @@ def configure(params: Params, key: str | None) -> Needs | None:
     return (config := params.block(f"renderings.{key}", Config)) and Needs(config)
 
 
-def run(config: Config, raw: Path, audio_folder: Path) -> None:
+def run(config: Config, raw: Path, audio_folder: Path, kept: Store | None = None) -> None:
     """Render or resample every piece of `raw`."""
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     units = [(p, k) for p in pieces for k in range(config.num_renderings if p["kind"] == "midi" else 1)]
     with artifacts.new_folder(audio_folder) as draft:
-        (draft / "files").mkdir()
-        results = map_units(partial(make, config, raw, draft), units, guard=Guard(MEMORY_GB, CPU_S, lost))
+        guard = Guard(MEMORY_GB, CPU_S, lost)
+        how = plain(replace(config, num_renderings=1))  # a recording is only resampled
+        depends = [[p["id"], p["path"], p["sha256"], k, how if p["kind"] == "midi" else p["kind"]] for p, k in units]
+        results = store.map_units(kept, partial(make, config, raw), units, depends, draft, guard)
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
         reasons = {item["path"]: item for _, item in results if item}  # one for all renderings of a piece
         refused = [reasons[path] for path in sorted(reasons)]
@@ -67,12 +70,14 @@ Made = tuple[list[dict[str, Any]], dict[str, str] | None]
 def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int]) -> Made:
     """The clips of one piece's rendering as written under `draft`, or why there are none."""
     piece, k = unit
+    if piece["kind"] not in ("midi", "audio"):
+        return lost(unit, f"a piece of kind {piece['kind']} has no sound")
+    artifacts.check(raw / piece["path"], piece["sha256"], "run `dvc repro -f` on the download stage")
+    (draft / "files").mkdir(exist_ok=True)
     try:
         if piece["kind"] == "midi":
             return [rendered(config, raw / piece["path"], draft, piece["id"], k)], None
-        if piece["kind"] == "audio":
-            return recorded(raw / piece["path"], draft, piece["id"]), None
-        return lost(unit, f"a piece of kind {piece['kind']} has no sound")
+        return recorded(raw / piece["path"], draft, piece["id"]), None
     except ValueError as problem:
         return lost(unit, str(problem))
 
@@ -105,16 +110,9 @@ def recorded(path: Path, draft: Path, piece: str) -> list[dict[str, Any]]:
 def save(draft: Path, piece: str, clip: audio.Clip, instruments: list[str]) -> dict[str, Any]:
     path = draft / "files" / f"{clip.id}.flac"
     audio.write(path, clip)
-    return {
-        "id": clip.id,
-        "piece": piece,
-        "path": path.relative_to(draft).as_posix(),
-        "num_samples": len(clip.samples),
-        "sha256": artifacts.sha256(path),
-        "instruments": instruments,
-        "conditions": {},
-    }
+    about = {"id": clip.id, "piece": piece, "path": path.relative_to(draft).as_posix(), "conditions": {}}
+    return about | {"num_samples": len(clip.samples), "sha256": artifacts.sha256(path), "instruments": instruments}
 
 
 if __name__ == "__main__":
-    stage.main(run)
+    stage.main(run, keep=True)

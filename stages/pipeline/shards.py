@@ -192,6 +192,17 @@ def _sums_of(code: Code, field: Field) -> Sums:
     return Sums(num, mean, np.einsum("t...,t...->...", data, data), None)
 
 
+def plain_sums(found: Sums) -> dict[str, list | None]:
+    """As JSON data, which holds floats to the last bit."""
+    return {name: None if value is None else value.tolist() for name, value in vars(found).items()}
+
+
+def sums_of(told: Mapping[str, list | None]) -> Sums:
+    """The inverse of `plain_sums`."""
+    kinds = {"num": np.int64, "mean": np.float64, "squares": np.float64, "class_counts": np.int64}
+    return Sums(**{name: None if told[name] is None else np.array(told[name], kinds[name]) for name in kinds})  # type: ignore[arg-type]
+
+
 def merge(one: Sums, other: Sums) -> Sums:
     """Of both together. Chan, Golub, LeVeque, "Updating formulae ... for computing sample variances", 1979."""
     num = one.num + other.num

@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 import stages
-from stages.pipeline import artifacts, params, ranks
+from stages.pipeline import artifacts, params, ranks, store
 
 PLAN = Path("data/plan")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -33,11 +33,11 @@ class Needs:
     plugins: tuple[tuple[str, str], ...] = ()
 
 
-def main(run: Callable[..., None], *, work: bool = False) -> None:
+def main(run: Callable[..., None], *, work: bool = False, keep: bool = False) -> None:
     """Read argv and the plan file, then call `run(config, *deps, *outs)`.
 
     With `work`, `run` gets one more argument: a folder that outlives a killed run, private to this plan and these
-    inputs, so that nothing stale is ever resumed.
+    inputs, so that nothing stale is ever resumed. With `keep`, it gets the store of its finished units.
     """
     if os.environ.get("DVC_STAGE") or ranks.launched():
         die_with_parent()
@@ -49,12 +49,15 @@ def main(run: Callable[..., None], *, work: bool = False) -> None:
     check_versions(plan["versions"])
     if plan["entry"] != entry_digest(Path("dvc.yaml"), name):
         sys.exit(f"dvc.yaml has another {name} stage than {plan_file} was made from: run `dvc repro -f plan`")
-    paths = [Path(path) for path in plan["deps"] + plan["outs"]]
+    paths: list[Any] = [Path(path) for path in plan["deps"] + plan["outs"]]
     config = params.parse(run.__annotations__["config"], plan["config"], where=f"{plan_file} config")
     if work:
         paths.append(work_folder(name, key, [plan_file, *map(Path, plan["deps"])]))
+    kept = store.of(name, key, plan, Path(stages.__file__).parent.parent) if keep else None
     with running(name, key):
-        run(config, *paths)
+        run(config, *paths, *([kept] if kept else []))
+        if kept:
+            kept.forget()
 
 
 def running(name: str, key: str | None) -> AbstractContextManager[None]:

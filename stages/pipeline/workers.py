@@ -1,6 +1,8 @@
 """Work units are pure functions of a shard or a piece; this spreads them over processes, some of which may die.
 
-One thread per process: pools of threads inside pools of processes only fight. Results keep the order of the units.
+The processes are this machine's (loky), or with PARTITA_WORKERS those of a Dask cluster (pipeline/cluster.py); the
+bytes are the same. One thread per process: pools of threads inside pools of processes only fight. Results keep the
+order of the units.
 
 A worker that is killed (out of memory, a crash inside a library) takes its pool with it; one that is only told that
 there is no memory does not, but has no result either. The units without a result are then done again, the first of them
@@ -22,6 +24,8 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
+
+from stages.pipeline import cluster
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -55,12 +59,14 @@ def map_units(
 ) -> list[Result]:
     """Apply a picklable pure function to every unit in worker processes, every core used unless told otherwise.
 
-    With a guard never in this process. RuntimeError names a unit that ends its process whenever it is tried.
+    With a guard never in this process. A single unit stays on this machine.
+    RuntimeError names a unit that ends its process whenever it is tried.
     """
     workers = min(num_workers or num_cores(), len(units))
     if workers <= 1 and guard is None:
         return [function(unit) for unit in units]
-    call = partial(work, function, guard, os.getpid())
+    call = partial(work, function, guard)
+    spread = across if cluster.address() and workers > 1 else here
     results: list[Result] = []
     while len(results) < len(units):
         try:
@@ -69,23 +75,29 @@ def map_units(
         except LOST as problem:
             rest, what = len(units) - len(results), "out of memory" if isinstance(problem, MemoryError) else "killed"
             print(f"a worker process was {what}; {rest} of {len(units)} units are done again", file=sys.stderr)
-            results.append(alone(call, units[len(results)], guard))
+            results.append(alone(partial(spread, call, workers=1), units[len(results)], guard))
     return results
 
 
-def spread(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) -> Iterator[Result]:
-    """Results in order, as they come."""
+def here(call: Callable[[Any], Result], units: Sequence[Any], workers: int) -> Iterator[Result]:
+    """Results in order, as they come, from this machine's processes."""
     with parallel_config(backend="loky", inner_max_num_threads=1):
         # two at least: one would be done in this process
         pool = Parallel(n_jobs=max(workers, 2), return_as="generator")
-        yield from pool(delayed(call)(unit) for unit in units)  # type: ignore[arg-type, misc]
+        led = partial(following, os.getpid(), call)
+        yield from pool(delayed(led)(unit) for unit in units)  # type: ignore[arg-type, misc]
 
 
-def alone(call: Callable[[Unit], Result], unit: Unit, guard: Guard | None) -> Result:
+def across(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) -> Iterator[Result]:
+    """The same from a cluster's, which has as many as it has."""
+    return cluster.spread(call, units)
+
+
+def alone(spread: Callable[..., Iterator[Result]], unit: Unit, guard: Guard | None) -> Result:
     """One unit with nothing beside it."""
     for _ in range(NUM_ATTEMPTS):
         with suppress(*LOST):
-            (result,) = spread(call, [unit], 1)
+            (result,) = spread(units=[unit])
             return result
     reason = f"it ended its process {NUM_ATTEMPTS} times with nothing beside it: out of memory or time, or a crash"
     if guard is None:
@@ -93,9 +105,13 @@ def alone(call: Callable[[Unit], Result], unit: Unit, guard: Guard | None) -> Re
     return guard.lost(unit, reason)
 
 
-def work(function: Callable[[Unit], Result], guard: Guard | None, main: int, unit: Unit) -> Result:
-    """What a worker does with one unit."""
+def following(main: int, call: Callable[[Any], Result], unit: Any) -> Result:
     follow(main)
+    return call(unit)
+
+
+def work(function: Callable[[Unit], Result], guard: Guard | None, unit: Unit) -> Result:
+    """What a worker does with one unit."""
     if guard is None:
         return function(unit)
     with limits(guard):

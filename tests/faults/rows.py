@@ -24,9 +24,9 @@ ROWS: dict[str, Row] = {
         27,
     ),
     "damage": Row(
-        "flipped bit or cut in a cache shard, a rendered file, a finished model",
-        "named when read, with the command that rebuilds it",
-        22,
+        "flipped bit or cut in a cache shard, a rendered file, a finished model, a kept unit",
+        "named when read, with the command that rebuilds it; a kept unit is made again",
+        28,
     ),
     "signal": Row(
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3
@@ -48,9 +48,9 @@ ROWS: dict[str, Row] = {
         4,
     ),
     "worker": Row(
-        "a worker killed in the middle of a shard, or out of memory",
+        "a worker, here or of a Dask cluster, killed in the middle of a shard, or out of memory",
         "its units are done again, bytes equal; a unit that always kills is named",
-        5,
+        7,
     ),
     "finite": Row(
         "non-finite loss or gradient", "stopped before the step, clip named; goes on once the clip is mended", 2

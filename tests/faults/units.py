@@ -19,14 +19,14 @@ def beat(folder: Path, unit: int) -> None:
         time.sleep(0.01)
 
 
-def encode(mark: Path, how: str, *arguments: object) -> cache.Done:
+def encode(mark: Path, how: str, *arguments: object) -> dict:
     """cache.encode, whose first shard of the train split ends badly once: `mark` is there afterwards."""
     unit = arguments[-1]
     if unit.split == "train" and not mark.exists():
         mark.touch()
         if how == "kill":
-            folder = Path(arguments[2], unit.split)
-            folder.mkdir(exist_ok=True)
+            folder = Path(str(arguments[-2]), unit.split)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / f".shard_{unit.number:03d}.safetensors.x{artifacts.DRAFT}").write_bytes(b"half of it")
             os.kill(os.getpid(), signal.SIGKILL)
         raise MemoryError
@@ -34,6 +34,24 @@ def encode(mark: Path, how: str, *arguments: object) -> cache.Done:
 
 
 ENCODE = cache.encode
+
+
+def kill_once(mark: Path, worker: int, *arguments: object) -> dict:
+    """cache.encode, in the middle of whose first shard this Dask worker is killed."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(1.0)
+    return ENCODE(*arguments)
+
+
+def reciprocal(unit: int) -> float:
+    return 1 / unit
+
+
+def leave(name: str) -> None:
+    """A file at a relative path."""
+    Path(f"left_{name}").touch()
 
 
 def deadly(unit: int) -> int:

@@ -7,7 +7,7 @@ from scipy.signal import bilinear_zpk, sosfilt, zpk2sos
 
 from stages import render
 from stages.media import midi, recordings, synth
-from stages.pipeline import artifacts
+from stages.pipeline import artifacts, workers
 from stages.render import RATE_HZ, Config
 
 PEDALS = np.zeros((0, 2), dtype=np.int64)
@@ -38,6 +38,9 @@ def raw(tmp_path):
     pieces.append({"id": "tone", "path": "files/tone.wav", "kind": "audio"})
     pieces.append({"id": "broken", "path": "files/broken.mid", "kind": "midi"})
     pieces.append({"id": "picture", "path": "files/picture.png", "kind": "image"})
+    for piece in pieces:
+        path = folder / piece["path"]
+        piece["sha256"] = artifacts.sha256(path) if path.exists() else ""
     artifacts.write_json(folder / "manifest.json", {"pieces": pieces})
     return folder
 
@@ -95,7 +98,7 @@ def test_the_same_bytes_from_any_number_of_workers_and_any_corpus(raw, tmp_path,
     render.run(Config(), raw, tmp_path / "all")
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     artifacts.write_json(raw / "manifest.json", {"pieces": [piece for piece in pieces if piece["id"] == "b"]})
-    monkeypatch.setattr(render, "map_units", lambda function, units, guard: [function(unit) for unit in units])
+    monkeypatch.setattr(workers, "map_units", lambda function, units, guard: [function(unit) for unit in units])
     render.run(Config(), raw, tmp_path / "one")
     assert (tmp_path / "all/files/b-0.flac").read_bytes() == (tmp_path / "one/files/b-0.flac").read_bytes()
 
@@ -208,7 +211,7 @@ def test_a_recording_that_breaks_off_leaves_nothing_behind(raw, tmp_path, monkey
     data[len(data) * 3 // 4 :] = bytes(len(data) // 4)
     (raw / "files/tone.flac").write_bytes(data)
     piece = {"id": "tone", "path": "files/tone.flac", "kind": "audio"}
-    (tmp_path / "files").mkdir()
+    piece["sha256"] = artifacts.sha256(raw / piece["path"])
     clips, refused = render.make(Config(), raw, tmp_path, (piece, 0))
     assert not clips and refused is not None and "lost sync" in refused["reason"]
     assert not list((tmp_path / "files").iterdir())

@@ -1,0 +1,154 @@
+"""Finished units of a stage, kept by what made them, so that a larger corpus costs only what is new in it.
+
+A unit is `function(folder, unit) -> JSON` that writes its files below `folder`. Its key is
+
+    sha256(code and library versions of the plan file, what the stage says the unit depends on),
+
+its entry a folder $DVC_ROOT/.work/store/<stage>/<key>/<sha256> of the files and made.json, which holds the sha256 of
+each and of itself. All are checked before use: what is damaged is named, deleted and made again. Files are copied into
+outs, never linked, so that neither DVC, which relinks and locks outs, nor a hand that edits one can reach an entry. A
+unit is kept as soon as it is done, so a killed run goes on from there. Once a stage has succeeded, what it has not used
+is deleted.
+"""
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.pipeline import artifacts, workers
+from stages.pipeline.workers import Guard
+
+MADE = "made.json"
+DRAFTS_S = 86_400.0
+"""An older draft is a killed run's; a younger one may be that of another run at work."""
+Unit = TypeVar("Unit")
+
+
+@dataclass(frozen=True)
+class Store:
+    """The entries of one stage instance."""
+
+    folder: Path
+    made_by: str
+    """Digest of code and library versions."""
+    used: set[str] = field(default_factory=set)
+
+    def key(self, depends: Any) -> str:
+        """`depends`: JSON data."""
+        return artifacts.digest([self.made_by, depends])
+
+    def forget(self) -> None:
+        """Delete what this run has not used."""
+        if self.folder.is_dir():
+            for entry in self.folder.iterdir():
+                draft = entry.name.startswith(artifacts.DRAFT) and time.time() - entry.stat().st_mtime < DRAFTS_S
+                if entry.name not in self.used and not draft:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+def map_units(
+    store: Store | None,
+    function: Callable[[Path, Unit], Any],
+    units: Sequence[Unit],
+    depends: Sequence[Any],
+    out: Path,
+    guard: Guard | None = None,
+) -> list[Any]:
+    """The results of all units, their files under `out`; only those that are not in the store are done.
+
+    `depends`: what each depends on besides the code, JSON data. What a guard puts in place of a lost unit is not kept:
+    another try may have more memory. Without a store all are done.
+    """
+    if store is None:
+        return workers.map_units(partial(function, out), units, guard=guard)
+    keys = [store.key(item) for item in depends]
+    store.used.update(keys)
+    found = {key: taken for key in keys if (taken := take(store.folder / key, out))}
+    work = [(unit, key) for unit, key in zip(units, keys, strict=True) if key not in found]
+    lost = guard and Guard(guard.memory_gb, guard.cpu_s, partial(instead, guard))
+    made = workers.map_units(partial(make, store.folder, function, out), work, guard=lost)
+    results = {key: taken.result for key, taken in found.items()}
+    results |= {key: result for (_, key), result in zip(work, made, strict=True)}
+    return [results[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class Taken:
+    result: Any
+
+
+def take(entry: Path, out: Path) -> Taken | None:
+    """Copy an entry's files under `out`; None where there is none, or none that is whole."""
+    if not entry.is_dir():
+        return None
+    try:
+        made = read(entry)
+        for name, sha256 in made["files"].items():
+            artifacts.check(entry / name, sha256, "it is made again")
+        copy(entry, made["files"], out)
+        return Taken(made["result"])
+    except (artifacts.Damaged, FileNotFoundError) as problem:  # not there: another run has just deleted it
+        print(f"{problem}", file=sys.stderr)
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: tuple[Unit, str]) -> Any:
+    """Do one unit in a folder of its own, copy its files under `out`, and keep it."""
+    unit, key = work
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as name:
+        draft = Path(name, key)
+        draft.mkdir()
+        result = function(draft, unit)
+        files = {path.relative_to(draft).as_posix(): artifacts.sha256(path) for path in files_of(draft)}
+        copy(draft, files, out)
+        content = {"files": files, "result": result}
+        (draft / MADE).write_bytes(artifacts.to_json({"sha256": artifacts.digest(content), "content": content}))
+        try:
+            draft.rename(folder / key)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another run has kept it
+                raise
+    return result
+
+
+def read(entry: Path) -> Any:
+    """What made.json says; Damaged where it is not what was written."""
+    path = entry / MADE
+    if not path.is_file():
+        raise artifacts.Damaged(f"{path} is missing; it is made again")
+    written = artifacts.read_json(path)
+    if not isinstance(written, dict) or artifacts.digest(written.get("content")) != written.get("sha256"):
+        raise artifacts.Damaged(f"{path} is damaged; it is made again")
+    return written["content"]
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(artifacts.DRAFT))
+
+
+def copy(folder: Path, names: Any, out: Path) -> None:
+    with artifacts.room_for(out):
+        for name in names:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, out / name)
+
+
+def instead(guard: Guard, work: tuple[Any, str], reason: str) -> Any:
+    return guard.lost(work[0], reason)
+
+
+def of(stage: str, key: str | None, plan: Any, code: Path) -> Store:
+    """The store of a stage instance; a pipeline in a folder below (study/) has its own."""
+    place = os.path.relpath(Path.cwd(), code)
+    folder = Path(os.environ.get("DVC_ROOT", "."), ".work/store", place, stage, key or "all")
+    return Store(folder, artifacts.digest([plan["code"], plan["versions"]]))

@@ -1,0 +1,181 @@
+"""The store of finished units: the same bytes with and without it, only what is new is done, damage is made again."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import cache, render, split
+from stages.media import midi
+from stages.pipeline import artifacts, store, workers
+from stages.pipeline.store import Store
+from tests.faults import processes
+
+NUM = 20
+CACHE = cache.Config("mdct", {"num_bins": 64}, 8)
+
+
+def song(seed):
+    """Two short bars for two voices."""
+    random = np.random.Generator(np.random.Philox(seed))
+    voices = []
+    for low in (48, 60):
+        pitches = low + random.integers(0, 12, 20)
+        notes = np.array([[120 * k, 120 * k + 110, pitch, 80] for k, pitch in enumerate(pitches)], dtype=np.int64)
+        voices.append(midi.Voice(str(low), 0, False, notes, np.zeros((0, 2), dtype=np.int64)))
+    return midi.write(midi.Score(f"p{seed:04d}", 480, np.array([[0, 500_000]]), tuple(voices)))
+
+
+def corpus(raw, num):
+    """data/raw of `num` songs."""
+    pieces = []
+    (raw / "files").mkdir(parents=True)
+    for seed in range(num):
+        path = raw / f"files/p{seed:04d}.mid"
+        path.write_bytes(song(seed))
+        about = {"id": path.stem, "path": f"files/{path.name}", "kind": "midi"}
+        pieces.append(about | {"sha256": artifacts.sha256(path)})
+    artifacts.write_json(raw / "manifest.json", {"pieces": pieces})
+    return raw
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What was done since it was last emptied, here and not in workers."""
+    units = []
+
+    def here(function, given, num_workers=None, guard=None):
+        given = list(given)
+        units.extend(unit for unit, _ in given)
+        return [function(unit) for unit in given]
+
+    monkeypatch.setattr(workers, "map_units", here)
+    return units
+
+
+def stores(folder):
+    return Store(folder / "store/render", "code"), Store(folder / "store/cache", "code")
+
+
+def build(folder, raw, kept=(None, None)):
+    """Render, split and cache `raw` to `folder`."""
+    render.run(render.Config(), raw, folder / "audio", kept[0])
+    if not (folder / "split").exists():
+        split.run(split.Config(num_excerpts=4, excerpt_duration_s=1.0), raw, folder / "split")
+    cache.run(CACHE, folder / "audio", folder / "split", folder / "cache", kept[1])
+    for item in kept:
+        if item:
+            item.forget()
+    return {name: processes.bytes_of(folder / name) for name in ("audio", "cache")}
+
+
+def test_one_more_piece_does_what_it_falls_in_and_no_more(tmp_path, ran, monkeypatch):
+    monkeypatch.setattr(split, "map_units", lambda function, units: [function(unit) for unit in units])
+    build(tmp_path / "out", corpus(tmp_path / "few", NUM), stores(tmp_path))
+    assert len(ran) > NUM
+    ran.clear()
+    again = build(tmp_path / "again", tmp_path / "few", stores(tmp_path))
+    assert ran == [] and again == build_of(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/split")
+    more = build(tmp_path / "out", corpus(tmp_path / "more", NUM + 1), stores(tmp_path))
+    done = [unit for unit in ran if isinstance(unit, tuple)]
+    assert [piece["id"] for piece, _ in done] == [f"p{NUM:04d}"]
+    places = artifacts.read_json(tmp_path / "out/split/split.json")["pieces"]
+    before = artifacts.read_json(tmp_path / "again/split/split.json")["pieces"]
+    moved = {piece for piece in places if places[piece] != before.get(piece)}
+    assert moved == {f"p{NUM:04d}"}, "choose another seed: the boundaries of a small corpus may move"
+    shards = [unit for unit in ran if isinstance(unit, cache.Unit)]
+    assert len(shards) == 1 and f"p{NUM:04d}" in {part.piece for part in shards[0].parts}
+    monkeypatch.undo()
+    assert more == build(tmp_path / "plain", tmp_path / "more")
+
+
+def build_of(folder):
+    return {name: processes.bytes_of(folder / name) for name in ("audio", "cache")}
+
+
+def write(folder, unit):
+    (folder / "deep").mkdir()
+    (folder / f"deep/{unit}.txt").write_text(unit)
+    return {"told": unit, "float": 0.1}
+
+
+def run(kept, out, units, depends=None):
+    return store.map_units(kept, write, units, depends or units, out)
+
+
+@pytest.mark.fault("damage")
+@pytest.mark.parametrize("name", ["deep/a.txt", "made.json"])
+@pytest.mark.parametrize("how", ["flip", "cut", "gone"])
+def test_a_damaged_entry_is_named_and_made_again(tmp_path, capsys, name, how):
+    kept = Store(tmp_path / "store", "code")
+    first = run(kept, tmp_path / "one", ["a"])
+    path = tmp_path / "store" / kept.key("a") / name
+    data = path.read_bytes()
+    if how == "flip":
+        path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:] if len(data) > 2 else bytes([data[0] ^ 1]))
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        path.unlink()
+    assert run(kept, tmp_path / "two", ["a"]) == first
+    assert str(path) in capsys.readouterr().err
+    assert processes.bytes_of(tmp_path / "one") == processes.bytes_of(tmp_path / "two")
+    assert path.read_bytes() == data
+
+
+def test_the_key_is_code_and_what_the_unit_depends_on(tmp_path, ran):
+    for made_by, depends, done in (("x", [1], 1), ("x", [1], 0), ("y", [1], 1), ("x", [2], 1)):
+        ran.clear()
+        run(Store(tmp_path / "store", made_by), tmp_path / f"{made_by}{depends}{done}", ["a"], [depends])
+        assert len(ran) == done
+
+
+def test_what_a_run_has_not_used_is_forgotten(tmp_path):
+    run(Store(tmp_path / "store", "code"), tmp_path / "one", ["a", "b"])
+    (tmp_path / f"store/{artifacts.DRAFT}young").mkdir()
+    kept = Store(tmp_path / "store", "code")
+    run(kept, tmp_path / "two", ["b", "c"])
+    kept.forget()
+    found = {path.name for path in (tmp_path / "store").iterdir()}
+    assert found == {kept.key("b"), kept.key("c"), f"{artifacts.DRAFT}young"}
+
+
+def test_nobody_shares_an_inode_with_the_store(tmp_path):
+    """DVC locks and relinks outs, people edit them."""
+    kept = Store(tmp_path / "store", "code")
+    for name in ("one", "two"):
+        run(kept, tmp_path / name, ["a"])
+        path = tmp_path / name / "deep/a.txt"
+        path.write_text("edited in place")
+        path.chmod(0o444)
+    assert (tmp_path / "store" / kept.key("a") / "deep/a.txt").read_text() == "a"
+
+
+def fail(folder: Path, unit: str):
+    (folder / "half").write_text("half")
+    raise ValueError(unit)
+
+
+def test_a_unit_that_fails_keeps_nothing(tmp_path):
+    kept = Store(tmp_path / "store", "code")
+    with pytest.raises(ValueError, match="a"):
+        store.map_units(kept, fail, ["a"], ["a"], tmp_path / "out")
+    assert not list((tmp_path / "store").iterdir()) and not (tmp_path / "out").exists()
+
+
+def eat(folder, unit):
+    return np.ones(50_000_000).sum()
+
+
+def test_what_a_guard_puts_in_its_place_is_not_kept(tmp_path):
+    kept = Store(tmp_path / "store", "code")
+    guard = workers.Guard(0.1, 60, partial(told))
+    (found,) = store.map_units(kept, eat, ["a"], ["a"], tmp_path / "out", guard)
+    assert found.startswith("a: it needs more") and not list((tmp_path / "store").glob("*/made.json"))
+
+
+def told(unit, reason):
+    return f"{unit}: {reason}"
