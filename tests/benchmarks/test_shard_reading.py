@@ -48,3 +48,25 @@ def test_crops_alone(figure, folder):
 
     crops()
     figure(table.of("16_crops", [1000 * table.cpu_seconds(crops) for _ in range(101)], "ms"))
+
+
+def test_against_raw_mapped_reading(figure, folder):
+    """The same bytes out of the same mapped files, without records, digests and views: whole clips, and crops of 2 s."""
+    codes = shards.Shards(folder)
+    raw = [shards.mapped(path)["data"] for path in sorted(folder.glob("*.safetensors"))]
+    random = np.random.Generator(np.random.Philox(2))
+    places = [(int(clip), int(start)) for clip, start in zip(random.integers(len(codes), size=256), random.integers(0, NUM_STEPS - 150, 256), strict=True)]
+
+    def ours(num_steps, places):
+        for clip, start in places:
+            np.array(codes[clip].data[start : start + num_steps])
+
+    def bare(num_steps, places):
+        for clip, start in places:
+            first = clip % NUM_CLIPS * NUM_STEPS + start
+            np.array(raw[clip // NUM_CLIPS][first : first + num_steps])
+
+    whole = [(clip, 0) for clip in range(len(codes))]
+    for name, num_steps, chosen in (("clips", NUM_STEPS, whole), ("crops", 150, places)):
+        pairs = table.pairs(lambda: bare(num_steps, chosen), lambda: ours(num_steps, chosen), 41)
+        figure(table.of(f"shard_reading_{name}", [one / other for one, other in pairs], "of raw mapped reading", 0.6, 0.9))
