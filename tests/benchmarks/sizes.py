@@ -101,9 +101,7 @@ class Chain:
         train.run(config, self.folder / "cache", self.folder / "model", self.folder / "work/train")
 
     def compress(self) -> None:
-        compress.run(
-            compress.Config(), self.folder / "cache/test", self.folder / "model", self.folder / "streams"
-        )
+        compress.run(compress.Config(), self.folder / "cache/test", self.folder / "model", self.folder / "streams")
 
     def sample(self) -> None:
         sampling = params.plain(plugins.load("families", FAMILY).Sampling())

@@ -19,7 +19,6 @@ FAR, NEAR = (1, 10, 100), (1, 10)
 STAGES = {"download": FAR, "render": NEAR, "split": FAR, "cache": FAR, "train": FAR}
 STAGES |= {"compress": NEAR, "sample": NEAR, "evaluate": NEAR, "baseline": NEAR}
 NUM_REPEATS = 5
-processes.PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,9 @@ def prepare(root: Path, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_cost(figure, root, stage):
+def test_cost(figure, root, stage, monkeypatch):
     """In the order of the pipeline: each stage reads what the one before has left."""
+    monkeypatch.setattr(processes, "PATIENCE_S", 600.0)
     prepare(root, stage)
     processes.run(sizes.measured, root / f"{stage}.told", root, stage, STAGES[stage], NUM_REPEATS)
     found = artifacts.read_json(root / f"{stage}.json")
