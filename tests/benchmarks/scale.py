@@ -56,9 +56,15 @@ def times(size: int, clip_s: float = 3.6) -> Corpus:
     return Corpus(f"{size}x" + (", whole clips" if clip_s == 36 else ""), 120 * size, clip_s, 16 * size)
 
 
-FITTED = (times(1), times(3), times(1, 36.0), times(3, 36.0), Corpus("1x, in 1,000 shards", 1200, 0.36, 1000))
-CHECKED = (times(1), times(10), times(100), times(10, 36.0))
-"""100x with whole clips would be 20.7 GB, twice with DVC's copy."""
+FITTED = (times(1), times(3), times(1, 36.0), Corpus("1x, in 1,000 shards", 1200, 0.36, 1000))
+CHECKED = (times(1), times(10), times(100))
+ALL = (*FITTED, *CHECKED[1:])
+WHOLE = "all of it"
+
+
+def units_of(found: Mapping[str, Mapping[Corpus, float]]) -> dict[str, dict[str, float]]:
+    """Units of every operation from figures of the small corpora."""
+    return {name: fit(name, {corpus: found[name][corpus] for corpus in FITTED}) for name in OPERATIONS}
 
 
 def fit(operation: str, seconds: Mapping[Corpus, float]) -> dict[str, float]:
