@@ -15,11 +15,10 @@ from ruamel.yaml import YAML
 from stages import plan
 from stages.pipeline import graph, params
 from stages.pipeline.stage import PLAN
-from tests.benchmarks import table
+from tests.benchmarks import scale, table
 
 pytestmark = pytest.mark.bench
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PIECES = 10_000
 FOLDERS = {"data/raw/music": ".mid", "data/audio/music": ".flac"}
 """Outs with a file for every piece, as `download` and `render` write them."""
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -52,7 +51,7 @@ def finished(tmp_path):
         write(tmp_path / PLAN / path.relative_to(PLAN))
     for folder, ending in FOLDERS.items():
         (tmp_path / folder / "files").mkdir()
-        for number in range(NUM_PIECES):
+        for number in range(scale.NUM_PIECES):
             (tmp_path / folder / f"files/{number:05d}{ending}").write_text(f"{number}")
     dvc("commit", "--force", "--quiet", cwd=tmp_path)
     return tmp_path
@@ -76,7 +75,7 @@ def test_repro_with_nothing_to_do_and_many_pieces(figure, finished):
         wall.append(time.perf_counter() - begun)
         cpu.append(children_s() - used)
     figure(table.of("repro_10000_pieces", wall, "s (wall), nothing to do", must=2.0, aim=1.2))
-    figure(table.of("repro_10000_pieces_cpu", cpu, "s CPU, nothing to do"))
+    figure(table.of(scale.REPRO, cpu, "s CPU, nothing to do"))
 
 
 def test_repro_with_nothing_to_do(figure):
