@@ -1,7 +1,6 @@
 """The model of docs/scale.md: its units come back from figures made of them, and the page has room for its tables."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,13 +41,13 @@ def test_what_is_checked_is_larger_than_what_was_known():
 def test_twice_the_audio_costs_twice():
     units = {name: dict.fromkeys(drivers, 1e-6) for name, drivers in scale.OPERATIONS.items()}
     for one, two in zip(scale.stages(units, PER_S, 1e14), scale.stages(units, PER_S, 2e14), strict=True):
-        expected = replace(
-            one, **{name: 2 * value for name, value in vars(one).items() if name not in ("name", "num_files")}
-        )
-        assert two.num_files == one.num_files == 1 or two.num_files == pytest.approx(2 * one.num_files, rel=1e-6)
-        for name, value in vars(expected).items():
-            if name not in ("name", "num_files"):
-                assert vars(two)[name] == pytest.approx(value, rel=1e-3, abs=1e-6), (one.name, name)
+        for name in ("read_tb", "written_tb", "core_hours", "dvc_core_hours", "num_files", "manifest_gb"):
+            before, after = getattr(one, name), getattr(two, name)
+            if (one.name, name) not in (
+                ("split", "num_files"),
+                ("split", "dvc_core_hours"),
+            ):  # one file, whatever it holds
+                assert after == pytest.approx(2 * before, rel=1e-3), (one.name, name)
 
 
 def test_the_page_takes_its_tables():
