@@ -76,3 +76,9 @@ def test_a_cost_is_cpu_time_and_private_memory():
 
 def test_a_corpus_of_a_known_size():
     assert Corpus("x", 10, 2.0, 3).amounts() == {"once": 1.0, "records": 10, "bytes": 10 * 150 * 640, "shards": 3}
+
+
+def test_downloading_in_closed_form():
+    units = {name: dict.fromkeys(drivers, 0.0) for name, drivers in scale.OPERATIONS.items()}
+    found = scale.stages(units, PER_S, 88_000.0 * 3600)[0]
+    assert found.core_hours == pytest.approx(2e-3 + 2 * 88_000 * 1e-9)
