@@ -34,6 +34,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "dvc status": ("once", "shards"),
 }
 Units = Mapping[str, Mapping[str, float]]
+RESOLVED_S = 1e-3
+"""Below, the kernel's clock of user time may say 0."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def fit(operation: str, seconds: Mapping[Corpus, float]) -> dict[str, float]:
     rows = np.array([[corpus.amounts()[driver] for driver in drivers] for corpus in seconds])
     found = np.array(list(seconds.values()))
     scale = np.abs(rows).max(axis=0)
-    solved, _ = nnls(rows / scale / found[:, None], np.ones(len(found)))
+    error = np.maximum(found, RESOLVED_S)
+    solved, _ = nnls(rows / scale / error[:, None], found / error)
     return dict(zip(drivers, (solved / scale).tolist(), strict=True))
 
 

@@ -1,9 +1,9 @@
 """The cost model of tests/benchmarks/scale.py: its units on small corpora, its predictions on larger ones.
 
 Shards are real ones, of cheap codes: slices of one array of noise. Most clips are a tenth of the default's 36 s, so
-that 100x takes 2 GB (4 with DVC's copy) and not 21. One small corpus has whole clips and one many shards, to tell bytes,
-records and shards apart; one large corpus has whole clips too. In each round all corpora take their turn; the round's
-units, from its small corpora, predict its large ones.
+that 100x takes 2 GB (4 with DVC's copy) and not 21. One small corpus has whole clips and one many shards, to tell
+bytes, records and shards apart; one large corpus has whole clips too. In each round all corpora take their turn; the
+round's units, from its small corpora, predict its large ones.
 
 Times are user CPU. The kernel's are told beside them: what it takes to find memory for the same file varied by a factor
 of five with what had been freed before.

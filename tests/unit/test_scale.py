@@ -33,6 +33,10 @@ def test_a_unit_is_never_negative_and_noise_of_5_percent_moves_a_prediction_by_l
         assert scale.cost(units, "write shards", far) == pytest.approx(seconds(far), rel=0.2)
 
 
+def test_what_the_clock_did_not_see_costs_nothing():
+    assert scale.fit("merge statistics", dict.fromkeys(scale.FITTED, 0.0)) == {"shards": 0.0}
+
+
 def test_what_is_checked_is_larger_than_what_was_known():
     assert [corpus.num_clips for corpus in scale.CHECKED] == [120, 1200, 1200, 12_000]
     assert all(corpus.num_clips * corpus.clip_s <= 3 * 120 * 36 for corpus in scale.FITTED)
