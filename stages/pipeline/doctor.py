@@ -3,23 +3,27 @@
 `make doctor` runs it; exit 1 where something must be mended. A note changes nothing but may explain a surprise.
 """
 
+import fcntl
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.pipeline import tracking, workers
+from stages.pipeline import code, tracking, workers
 
 LEAST_PYTHON = (3, 11)
 LEAST_FREE_GB, ENOUGH_FREE_GB = 1.0, 8.0
@@ -56,21 +60,27 @@ def python() -> Iterator[Finding]:
 def versions(root: Path) -> Iterator[Finding]:
     """Results are hashed under the pins; what no pin names does not matter."""
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text(), re.MULTILINE))
-    installed = {
-        item.metadata["Name"].lower().replace("_", "-"): item.version for item in importlib.metadata.distributions()
-    }
+    installed = {code.canonical(item.metadata["Name"]): item.version for item in importlib.metadata.distributions()}
     wrong = [
         f"{name} {installed[key]} (pinned {version})"
         for name, version in sorted(pins.items())
-        if (key := name.lower().replace("_", "-")) in installed and installed[key].split("+")[0] != version
+        if (key := code.canonical(name)) in installed and installed[key].split("+")[0] != version
     ]
     if wrong:
         yield Finding("mend", f"other versions than constraints.txt: {', '.join(wrong)}", "`make install`")
-    else:
+    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.split(r"[<>=!~;\[ ]", item)[0] for item in wanted]
+    if missing := sorted(name for name in names if code.canonical(name) not in installed):
+        yield Finding("mend", f"not installed: {', '.join(missing)}", "`make install`")
+    if not wrong and not missing:
         yield Finding("good", "installed versions are those of constraints.txt")
 
 
 def disk(root: Path) -> Iterator[Finding]:
+    if not os.access(root, os.W_OK):
+        yield Finding(
+            "mend", f"{root.resolve()} cannot be written to", "take a folder of yours, or mend its permissions"
+        )
     free_gb = shutil.disk_usage(root).free / 1e9
     kind = "mend" if free_gb < LEAST_FREE_GB else "note" if free_gb < ENOUGH_FREE_GB else "good"
     remedy = "free some space; `dvc gc -w` removes results that no params.yaml of the workspace asks for"
@@ -112,6 +122,17 @@ def gpu() -> Iterator[Finding]:
         )
     else:
         yield Finding("note", "no GPU", "training runs on the CPU")
+        yield from bfloat16(torch.backends.cpu.get_cpu_capability(), platform.machine())
+
+
+def bfloat16(capability: str, machine: str) -> Iterator[Finding]:
+    """Without AVX-512 an x86 computes it in software; Muon computes in it whatever train.precision is."""
+    if machine in ("x86_64", "AMD64") and "AVX512" not in capability:
+        yield Finding(
+            "note",
+            f"this CPU has no bfloat16 ({capability}): the default training takes over ten times as long",
+            "train with `-S train.precision=float32 -S train.optimizer=adamw`, whose results are other ones",
+        )
 
 
 def mlflow(root: Path) -> Iterator[Finding]:
@@ -132,22 +153,33 @@ def mlflow(root: Path) -> Iterator[Finding]:
 
 
 def database(path: Path) -> Finding:
+    if (answer := whole(path)) != "ok":
+        return Finding(
+            "mend", f"{path} is damaged: {answer}", "move it away, then `make ui` publishes the results anew"
+        )
     try:
         connection = sqlite3.connect(path, timeout=1.0)
         try:
-            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             connection.execute("BEGIN IMMEDIATE")
         finally:
             connection.close()
     except sqlite3.OperationalError as problem:
         return Finding("mend", f"{path}: {problem}", "end the process that holds it, or wait for it")
-    except sqlite3.DatabaseError as problem:
-        answer = str(problem)
-    if answer != "ok":
-        return Finding(
-            "mend", f"{path} is damaged: {answer}", "move it away, then `make ui` publishes the results anew"
-        )
     return Finding("good", "the MLflow database is whole and free")
+
+
+def whole(path: Path) -> str:
+    """ok, or what is wrong with a sqlite file; one that is locked may be whole."""
+    try:
+        connection = sqlite3.connect(path, timeout=1.0)
+        try:
+            return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        finally:
+            connection.close()
+    except sqlite3.OperationalError:
+        return "ok"
+    except sqlite3.DatabaseError as problem:
+        return str(problem)
 
 
 def dvc(root: Path) -> Iterator[Finding]:
@@ -156,15 +188,70 @@ def dvc(root: Path) -> Iterator[Finding]:
         return
     try:
         lock = YAML(typ="safe").load(root / "dvc.lock") if (root / "dvc.lock").exists() else {}
-        yield Finding("good", f"dvc.lock knows {len((lock or {}).get('stages', {}))} stages")
-    except YAMLError:
-        yield Finding("mend", "dvc.lock is not YAML", "settle the merge conflict in it, or delete it and `dvc repro`")
+        stages = (lock or {}).get("stages", {})
+        yield Finding("good", f"dvc.lock knows {len(stages)} stages")
+        yield from outs(root, stages)
+    except (YAMLError, AttributeError):  # a conflict may leave YAML that is no mapping
+        yield Finding("mend", "dvc.lock is not whole", "settle the merge conflict in it, or delete it and `dvc repro`")
+    yield from state(root)
     try:
         holders = running(root)
     except json.JSONDecodeError:  # read while it was being written
         holders = ["a command that is just taking its locks"]
+    if not holders and is_held(root / ".dvc/tmp/lock"):
+        holders = ["a command that holds .dvc/tmp/lock"]
     if holders:
         yield Finding("note", f"dvc works here now: {', '.join(holders)}", "other dvc commands wait or are refused")
+
+
+def outs(root: Path, stages: Mapping[str, Any]) -> Iterator[Finding]:
+    """Results that dvc.lock knows and the workspace lacks."""
+    paths = [out["path"] for stage in stages.values() for out in stage.get("outs") or ()]
+    if missing := sorted(path for path in paths if not (root / path).exists()):
+        told = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        remedy = "`dvc checkout` brings back what is in the cache, `dvc pull` from a remote, `dvc repro` makes the rest"
+        yield Finding("note", f"{len(missing)} results of dvc.lock are not on disk: {told}", remedy)
+
+
+def state(root: Path) -> Iterator[Finding]:
+    """DVC's memory of what it has hashed, which lies outside the repository; a damaged one ends every command."""
+    from dvc.exceptions import DvcException
+
+    try:
+        folder = state_folder(root)
+    except DvcException as problem:
+        yield Finding("mend", f"DVC cannot open this repository: {problem}", "look at .dvc/config")
+        return
+    except sqlite3.DatabaseError as problem:  # the variable goes before what state_folder asks with
+        place = os.environ.get("DVC_SITE_CACHE_DIR")
+        yield Finding("mend", f"DVC's state in {place} is damaged: {problem}", "remove that folder; it is made anew")
+        return
+    for path in sorted(folder.glob("*/cache.db")):
+        if (answer := whole(path)) != "ok":
+            yield Finding("mend", f"DVC's state is damaged: {path}: {answer}", f"`rm -r {folder}`; it is made anew")
+
+
+def state_folder(root: Path) -> Path:
+    """Where DVC keeps it: asked with another place in its stead, since opening a damaged one raises."""
+    from dvc.config import Config
+    from dvc.dirs import site_cache_dir
+    from dvc.repo import Repo
+
+    place = Config(str(root / ".dvc"))["core"].get("site_cache_dir")
+    with tempfile.TemporaryDirectory() as aside:
+        with Repo(str(root), config={"core": {"site_cache_dir": aside}}) as repo:
+            return Path(site_cache_dir(place)) / "repo" / Path(repo.site_cache_dir).name
+
+
+def is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def running(root: Path) -> list[str]:

@@ -87,7 +87,7 @@ class Shards(Sequence[Code]):
         self.ids = tuple(name for shard in self.shards for name in shard.ids)
         self._places = [(shard, row) for shard in self.shards for row in range(len(shard.ids))]
         self._numbers = {name: number for number, name in enumerate(self.ids)}
-        self._mapped: dict[str, dict[str, np.ndarray]] = {}
+        self._mapped: dict[str, _Mapped] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,10 +100,10 @@ class Shards(Sequence[Code]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         shard, row = self._places[index]
-        arrays = self._mapped.get(shard.path)
-        if arrays is None:
-            arrays = self._mapped[shard.path] = self._open(shard)
-        return _record(shard.ids[row], arrays, row)
+        found = self._mapped.get(shard.path)
+        if found is None:
+            found = self._mapped[shard.path] = self._open(shard)
+        return found.record(shard.ids[row], row)
 
     def by_id(self, name: str) -> Code:
         """The record of this id."""
@@ -111,14 +111,14 @@ class Shards(Sequence[Code]):
             raise ValueError(f"{self.folder} holds no record {name!r}")
         return self[self._numbers[name]]
 
-    def _open(self, shard: Shard) -> dict[str, np.ndarray]:
+    def _open(self, shard: Shard) -> "_Mapped":
         path = self.folder / shard.path
         artifacts.check(path, shard.sha256, REMEDY)
         arrays = mapped(path)
         num = len(arrays["starts"]) - 1 if "starts" in arrays else 0
         if num != len(shard.ids):
             raise artifacts.Damaged(f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
-        return arrays
+        return _Mapped(arrays)
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
@@ -142,17 +142,25 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
         raise artifacts.Damaged(f"{path} is no safetensors file ({type(problem).__name__}); {REMEDY}") from problem
 
 
-def _record(name: str, arrays: Mapping[str, np.ndarray], row: int) -> Code:
-    first, last = arrays["starts"][row], arrays["starts"][row + 1]
-    mask = arrays["mask"][first:last] if "mask" in arrays else np.broadcast_to(np.True_, (int(last - first),))
-    parts: dict[str, dict[str, np.ndarray]] = {"condition": {}, "side": {}}
-    for key in arrays:
-        kind, _, part = key.partition("/")
-        if kind in parts and f"{key}/starts" in arrays:
-            begin, end = arrays[f"{key}/starts"][row : row + 2]
-            if end > begin:
-                parts[kind][part] = arrays[key][begin:end]
-    return Code(name, arrays["data"][first:last], mask, parts["condition"], parts["side"])
+class _Mapped:
+    """An open shard, with all that its records share looked up once: training asks for one record at a time."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.data, self.starts = arrays["data"], arrays["starts"].tolist()
+        self.mask = arrays["mask"] if "mask" in arrays else np.broadcast_to(np.True_, (len(self.data),))
+        self.parts = [
+            (*key.split("/", 1), values, arrays[f"{key}/starts"].tolist())
+            for key, values in arrays.items()
+            if key.startswith(("condition/", "side/")) and f"{key}/starts" in arrays
+        ]
+
+    def record(self, name: str, row: int) -> Code:
+        first, last = self.starts[row], self.starts[row + 1]
+        parts: dict[str, dict[str, np.ndarray]] = {"condition": {}, "side": {}}
+        for kind, part, values, starts in self.parts:
+            if (end := starts[row + 1]) > (begin := starts[row]):
+                parts[kind][part] = values[begin:end]
+        return Code(name, self.data[first:last], self.mask[first:last], parts["condition"], parts["side"])
 
 
 @dataclass(frozen=True)

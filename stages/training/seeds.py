@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,10 +13,16 @@ def derive(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+@lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    """The order of `length` examples in an epoch. int64 [length]."""
+    """The order of `length` examples in an epoch. int64 [length], read-only.
+
+    Kept until two others were asked for: every batch asks, and shuffling a large corpus takes longer than a step.
+    """
     key = np.array([seed, epoch], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(length)
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(length)
+    order.flags.writeable = False
+    return order
 
 
 def positions(seed: int, first: int, num: int, length: int) -> list[tuple[int, int]]:

@@ -96,5 +96,5 @@ def test_training_memory_against_flow_matching(variant, figure):
         done = subprocess.run([sys.executable, "-c", code], cwd=table.ROOT, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    ratios = [measured("improved_mean_flow", **VARIANTS[variant]) / measured("flow_matching") for _ in range(5)]
+    ratios = [measured("improved_mean_flow", **VARIANTS[variant]) / measured("flow_matching") for _ in range(3)]
     figure(table.of(f"improved_mean_flow_memory_{variant}", ratios, "of flow matching's peak, 16 x 2 s", 2.0, 1.3))

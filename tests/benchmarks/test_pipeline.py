@@ -1,23 +1,81 @@
-"""The finished pipeline: `dvc repro` with nothing to do, and decoding as the speed stage timed it."""
+"""The finished pipeline: `dvc repro` with nothing to do, here and with 10,000 pieces; decoding as `speed` timed it."""
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.benchmarks import table
+from stages import plan
+from stages.pipeline import graph, params
+from stages.pipeline.stage import PLAN
+from tests.benchmarks import scale, table
 
 pytestmark = pytest.mark.bench
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {"data/raw/music": ".mid", "data/audio/music": ".flac"}
+"""Outs with a file for every piece, as `download` and `render` write them."""
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def dvc(*words):
-    return subprocess.run(["dvc", *words], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+def dvc(*words, cwd=ROOT):
+    return subprocess.run(["dvc", *words], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+
+
+def children_s():
+    """CPU seconds of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """This pipeline as after a run with 10,000 pieces: real stages and plan files, outs of a few bytes each."""
+    for name in ("dvc.yaml", "params.yaml", "constraints.txt", ".dvcignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".gitignore").write_text("/data/\n/models/\n/reports/\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    dvc("init", "-q", cwd=tmp_path)
+    dvc("config", "core.analytics", "false", cwd=tmp_path)
+    found = list(graph.instances(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"], params.read(ROOT / "params.yaml")))
+    for path in {path for item in found for path in (*item.outs, *(dep for dep in item.deps if "/" in dep))}:
+        write(tmp_path / path)
+    for path in plan.make(tmp_path):
+        write(tmp_path / PLAN / path.relative_to(PLAN))
+    for folder, ending in FOLDERS.items():
+        (tmp_path / folder / "files").mkdir()
+        for number in range(scale.NUM_PIECES):
+            (tmp_path / folder / f"files/{number:05d}{ending}").write_text(f"{number}")
+    dvc("commit", "--force", "--quiet", cwd=tmp_path)
+    return tmp_path
+
+
+def write(path):
+    """A file, or a folder with one in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.suffix:
+        path.mkdir(exist_ok=True)
+        path /= "index.json"
+    path.write_text(path.parent.name)
+
+
+def test_repro_with_nothing_to_do_and_many_pieces(figure, finished):
+    assert json.loads(dvc("status", "--json", cwd=finished)) == {}
+    wall, cpu = [], []
+    for _ in range(10):
+        begun, used = time.perf_counter(), children_s()
+        assert "up to date" in dvc("repro", cwd=finished)
+        wall.append(time.perf_counter() - begun)
+        cpu.append(children_s() - used)
+    figure(table.of("repro_10000_pieces", wall, "s (wall), nothing to do", must=2.0, aim=1.2))
+    figure(table.of(scale.REPRO, cpu, "s CPU, nothing to do"))
 
 
 def test_repro_with_nothing_to_do(figure):

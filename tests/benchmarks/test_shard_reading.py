@@ -48,3 +48,25 @@ def test_crops_alone(figure, folder):
 
     crops()
     figure(table.of("16_crops", [1000 * table.cpu_seconds(crops) for _ in range(101)], "ms"))
+
+
+@pytest.mark.parametrize(("what", "num_steps"), [("clips", NUM_STEPS), ("crops", 150)])
+def test_against_raw_mapped_reading(figure, folder, what, num_steps):
+    """The same bytes of the same mapped files, without records and views: clips in order, or random crops of 2 s."""
+    codes = shards.Shards(folder)
+    raw = [shards.mapped(path)["data"] for path in sorted(folder.glob("*.safetensors"))]
+    random = np.random.Generator(np.random.Philox(2))
+    clips = np.arange(len(codes)) if what == "clips" else random.integers(len(codes), size=256)
+    places = list(zip(clips.tolist(), random.integers(0, NUM_STEPS - num_steps + 1, len(clips)).tolist(), strict=True))
+
+    def ours():
+        for clip, start in places:
+            np.array(codes[clip].data[start : start + num_steps])
+
+    def bare():
+        for clip, start in places:
+            first = clip % NUM_CLIPS * NUM_STEPS + start
+            np.array(raw[clip // NUM_CLIPS][first : first + num_steps])
+
+    ratios = [one / other for one, other in table.pairs(bare, ours, 41)]
+    figure(table.of(f"shard_reading_{what}", ratios, "of raw mapped reading", must=0.6, aim=0.9))

@@ -1,8 +1,13 @@
-"""The training loop against a bare one: the same model on the same batches, 1.9 million weights, float32, one thread.
+"""The training loop against a bare one, and how long it waits for its batches.
+
+Against a bare one: the same model on the same batches, 1.9 million weights, float32, one thread.
 
 The bare loop has its batches ready and does forward, backward and AdamW; the real one reads, crops, collates, checks,
 clips, averages and logs besides.
 """
+
+import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,8 +17,8 @@ from stages.media import audio
 from stages.pipeline import plugins, shards
 from stages.training import loop
 from stages.training.config import TrainConfig
-from stages.training.loader import Dataset, Loader
-from tests.benchmarks import table
+from stages.training.loader import Dataset, Loader, ahead
+from tests.benchmarks import default, table
 
 pytestmark = pytest.mark.bench
 RATE_HZ = 24000
@@ -60,3 +65,17 @@ def test_throughput_of_training(figure, tmp_path):
     ratios = [one / other for one, other in found]
     figure(table.of("training_throughput", ratios, "of a bare loop (autoencoder, 16 x 1 s)", must=0.9, aim=0.97))
     figure(table.of("training_step", [1000 * other for _, other in found], "ms CPU"))
+
+
+def test_waiting_for_the_loader(figure, tmp_path):
+    """The default training's share of wall time between asking for a batch and having it; one thread reads ahead."""
+    run, reader = default.ready(tmp_path)
+    shares = []
+    with closing(ahead(reader.batch, range(36))) as upcoming:
+        for step in range(36):
+            asked = time.perf_counter()
+            batch = next(upcoming)
+            has = time.perf_counter()
+            run.step(step, batch)
+            shares.append((has - asked) / (time.perf_counter() - asked))
+    figure(table.of("loader_wait", shares[5:], "of a training step (default experiment)", must=0.02, aim=0.005))
