@@ -33,8 +33,9 @@ from stages.training.velocity import Errors, Head, Lesson, in_pairs, squares
 
 @dataclass(frozen=True)
 class ImprovedMeanFlowConfig(residual_flow.Config):
-    fraction_equal: float = 0.5
-    """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
+    fraction_equal: float = 0.7
+    """Share of clips with r = t, which learn the instantaneous velocity and need no JVP. The paper has 0.5; 0.7 costs a
+    sixth less and was no worse, on digits or on music."""
     velocity: Literal["boundary", "head"] = "boundary"
     """Where the tangent comes from: u at r = t, a network call more, or a second output that learns it."""
     guidance_weight: float = 1.0

@@ -62,7 +62,7 @@ class Config:
     commitment_weight: float = 1.0
     flow_width: int = 192
     flow_depth: int = 3
-    flow_start: float = 0.45
+    flow_start: float = 0.35
     """Share of the training before the flow begins."""
     encoder: Literal["joint", "frozen", "absent"] = "joint"
     """frozen: from flow_start on, encoder, quantiser and direct decoder stop and the flow alone learns; joint: they
