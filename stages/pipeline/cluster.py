@@ -7,6 +7,8 @@ the same paths. A *beat*, a file that this process touches, proves that they do:
 who does not see it change for a minute ends, since an orphan would go on writing.
 
 Dask gives the units of a worker that is lost to another one. What kills the lent process itself comes back as LOST.
+Units and results are pickles, which travel from this process to the lent one and back and are never a file; whoever
+can reach a Dask scheduler can run code on its workers, so keep it within a network that is yours.
 """
 
 import math
