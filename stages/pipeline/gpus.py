@@ -7,15 +7,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 WATCH_S = 1.0
 
 
 def visible() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists, else every GPU of the driver; none without a driver."""
+    """What CUDA_VISIBLE_DEVICES lists before the first name that is none, else every GPU of the driver, if any."""
     if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in listed.split(",") if name.strip()]
+        return list(takewhile(lambda name: name not in ("", "-1"), map(str.strip, listed.split(","))))
     devices = sorted(Path("/proc/driver/nvidia/gpus").glob("*")) if sys.platform == "linux" else []
     return [str(index) for index in range(len(devices))]
 

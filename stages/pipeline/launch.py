@@ -84,7 +84,10 @@ def enter(folder: Path, run: Callable[..., None], *arguments: Any) -> int:
     try:
         run(*arguments)
     except SystemExit as stopped:
-        return int(stopped.code or 0)
+        if not isinstance(stopped.code, str):
+            return int(stopped.code or 0)
+        (folder / "ended" / f"rank_{ranks.rank()}").write_text(stopped.code)
+        sys.exit(1)
     except ranks.Lost:
         raise
     except Exception as problem:

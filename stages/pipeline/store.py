@@ -8,7 +8,7 @@ its entry a folder $DVC_ROOT/.work/store/<stage>/<key>/<sha256> of the files and
 each and of itself. All are checked before use: what is damaged is named, deleted and made again. Files are copied into
 outs, never linked, so that neither DVC, which relinks and locks outs, nor a hand that edits one can reach an entry. A
 unit is kept as soon as it is done, so a killed run goes on from there. Once a stage has succeeded, what it has not used
-is deleted.
+is deleted, another run's too: that costs it time and nothing else.
 """
 
 import errno
@@ -49,9 +49,16 @@ class Store:
         """Delete what this run has not used."""
         if self.folder.is_dir():
             for entry in self.folder.iterdir():
-                draft = entry.name.startswith(artifacts.DRAFT) and time.time() - entry.stat().st_mtime < DRAFTS_S
-                if entry.name not in self.used and not draft:
+                if entry.name not in self.used and not others(entry):
                     shutil.rmtree(entry, ignore_errors=True)
+
+
+def others(entry: Path) -> bool:
+    """Whether it is a draft that another run is at work on, or has just ended."""
+    try:
+        return entry.name.startswith(artifacts.DRAFT) and time.time() - entry.stat().st_mtime < DRAFTS_S
+    except FileNotFoundError:
+        return True
 
 
 def map_units(
@@ -137,10 +144,10 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def copy(folder: Path, names: Any, out: Path) -> None:
+    """Whole or not at all, file by file: a unit of a lost worker may be done by two processes for a while."""
     with artifacts.room_for(out):
         for name in names:
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, out / name)
+            artifacts.write_bytes(out / name, (folder / name).read_bytes())
 
 
 def instead(guard: Guard, work: tuple[Any, str], reason: str) -> Any:

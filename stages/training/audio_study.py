@@ -138,7 +138,11 @@ def trained(params: Params, method: Method, seed: int, where: str) -> TrainConfi
     if not isinstance(num_steps, int) or isinstance(num_steps, bool):
         return params.problem(f"train.num_steps = {num_steps!r}: expected int")
     own = {**method.train, "seed": seed, "num_steps": round(num_steps / method.cost)}
-    return params.shared("train", TrainConfig, own, where=f"{where}.train")
+    found = params.shared("train", TrainConfig, own, where=f"{where}.train")
+    if found is not None and found.processes != 1:
+        told = "a cell trains in one; several cells run side by side"
+        return params.problem(f"{where}.train.processes = {found.processes}: {told}")
+    return found
 
 
 def samplers_of(axes: Axes, kind: Any) -> tuple[tuple[Sampler, ...], tuple[Sampler, ...]]:

@@ -112,6 +112,8 @@ class Run:
         with ranks.first_alone():
             newest = checkpoints.newest(work / CHECKPOINTS, self.made_by)
         self.log = self.resume(newest)
+        if len(begun := set(ranks.told(self.num_done))) > 1:
+            raise ranks.Lost(f"ranks would go on from steps {sorted(begun)}: not all see the last checkpoint yet")
         self.shown: dict[str, str] = {}
 
     def step(self, step: int, batch: Batch) -> None:

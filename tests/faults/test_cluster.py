@@ -97,5 +97,5 @@ def test_a_cluster_without_workers_is_named(monkeypatch):
     with LocalCluster(n_workers=0, dashboard_address=None, processes=False) as empty:
         monkeypatch.setenv(cluster.VARIABLE, empty.scheduler_address)
         monkeypatch.setattr(cluster, "WORKERLESS_S", 1)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=r"has had no worker for 1 s; start some with `dask worker"):
             workers.map_units(units.reciprocal, [1, 2], num_workers=2)

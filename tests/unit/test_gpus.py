@@ -50,8 +50,9 @@ def test_fewer_than_processes_is_refused():
             pass
 
 
-def test_without_gpus_nothing_is_leased(monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_without_gpus_nothing_is_leased(hidden, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     with gpus.leased(4) as taken:
-        assert taken == () and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        assert taken == () and os.environ["CUDA_VISIBLE_DEVICES"] == hidden
     assert not list(tmp_path.iterdir())
