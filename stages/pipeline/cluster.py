@@ -11,6 +11,7 @@ Units and results are pickles, which travel from this process to the lent one an
 can reach a Dask scheduler can run code on its workers, so keep it within a network that is yours.
 """
 
+import gc
 import math
 import os
 import pickle
@@ -61,15 +62,21 @@ def spread(call: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[Any]:
 @contextmanager
 def connected(where: str) -> Iterator["Client"]:
     """A client of the scheduler at `where`, which has at least one worker."""
-    from distributed import Client
-
-    try:
-        client = Client(where, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as problem:
-        raise RuntimeError(f"{VARIABLE} = {where}: no Dask scheduler answers there ({problem}); {REMEDY}") from problem
+    client = client_of(where)
     with client:
         staffed(client)
         yield client
+
+
+def client_of(where: str) -> "Client":
+    from distributed import Client
+
+    try:
+        return Client(where, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TypeError) as problem:
+        told = str(problem) or type(problem).__name__
+    gc.collect()  # the half-made client closes now: in the middle of making the next one it would wait for itself
+    raise RuntimeError(f"{VARIABLE} = {where}: no Dask scheduler answers there ({told}); {REMEDY}")
 
 
 def staffed(client: "Client") -> None:
