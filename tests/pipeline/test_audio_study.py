@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from stages import plan
 from stages.media import audio_study_table
 from stages.pipeline import artifacts, parallel
+from tests import planning
 from tests.browser import CHROMIUM, browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def make_study(folder):
 @pytest.fixture(scope="module")
 def plans():
     """Of params.yaml as shipped: every cell's configuration is constructed."""
-    return {path.as_posix(): content for path, content in plan.make(ROOT / FOLDER).items()}
+    return planning.planned(ROOT / FOLDER, ROOT)
 
 
 def test_every_cell_is_configured(plans):
@@ -157,12 +158,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_another_metric_trains_nothing_again(tmp_path, monkeypatch, case, plans):
+def test_another_metric_trains_nothing_again(tmp_path, case, plans):
     name, text, expected = CASES[case]
     copy(tmp_path, {})
     (tmp_path / name).write_text((tmp_path / name).read_text() + text)
-    monkeypatch.setattr(plan, "CODE", tmp_path)
-    after = {path.as_posix(): content for path, content in plan.make(tmp_path / FOLDER).items()}
+    after = planning.planned(tmp_path / FOLDER, tmp_path)
     changed = {path.removeprefix("data/plan/") for path in plans if plans[path] != after[path]}
     every = {path.removeprefix("data/plan/") for path in plans}
     assert changed == {path for path in every if any(re.match(pattern, path) for pattern in expected)} != set()

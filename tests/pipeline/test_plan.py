@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages import plan
+from tests import planning
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ("autoencoder_mdct", "improved_mean_flow_mdct")
@@ -40,8 +41,10 @@ def toy(tmp_path_factory):
     command(folder, "git", "init", "-q")
     command(folder, "dvc", "init", "-q")
     command(folder, "python", "-m", "stages.plan")
-    plans = [json.loads(path.read_text()) for path in (folder / "data/plan").rglob("*.json")]
-    paths = sorted({path for item in plans for path in item["outs"] + item["deps"]}, key=len, reverse=True)
+    written = {path.relative_to(folder).as_posix(): path for path in (folder / "data/plan").rglob("*.json")}
+    plans = {name: json.loads(path.read_text()) for name, path in written.items()}
+    assert plans == planning.planned(folder, folder)
+    paths = sorted({path for item in plans.values() for path in item["outs"] + item["deps"]}, key=len, reverse=True)
     for path in map(Path, paths):
         if path.suffix and not (folder / path).exists():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +67,12 @@ def rerun(toy, edits):
                 (toy / path).write_text(before[path].replace(*edit, 1))
             else:
                 (toy / path).write_text((before[path] or "") + edit)
-        command(toy, "python", "-m", "stages.plan")
-        return set(json.loads(command(toy, "dvc", "status", "--json"))) - {"plan"}
+        planning.write(toy, toy)
+        return planning.stale(toy) - {"plan"}
     finally:
         for path, text in before.items():
             (toy / path).unlink() if text is None else (toy / path).write_text(text)
-        command(toy, "python", "-m", "stages.plan")
+        planning.write(toy, toy)
 
 
 MODEL = ("train", "compress", "sample", "speed")

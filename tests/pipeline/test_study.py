@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from stages import plan
 from stages.media import study_table
 from stages.pipeline import parallel
+from tests import planning
 from tests.browser import CHROMIUM, browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,12 +139,6 @@ def test_the_root_runs_none_of_it():
 # ---- the firewall
 
 
-def plans(folder):
-    command(folder / "study", "python", "-m", "stages.plan", PYTHONPATH="..")
-    base = folder / "study/data/plan"
-    return {path.relative_to(base).as_posix(): path.read_text() for path in base.rglob("*.json")}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return copy(tmp_path_factory.mktemp("plan"), {})
@@ -163,14 +158,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_change_reaches_exactly_what_depends_on_it(whole, case):
     name, text, expected = CASES[case]
-    before, original = plans(whole), (whole / name).read_text()
+    before, original = planning.planned(whole / "study", whole), (whole / name).read_text()
     try:
         (whole / name).write_text(original + text)
-        after = plans(whole)
+        after = planning.planned(whole / "study", whole)
     finally:
         (whole / name).write_text(original)
     changed = {path for path in before if before[path] != after[path]}
-    assert changed == {path for path in before if any(re.match(pattern, path) for pattern in expected)}
+    assert changed == {path for path in before if any(re.match(f"data/plan/{pattern}", path) for pattern in expected)}
     assert len(before) > 72
 
 
