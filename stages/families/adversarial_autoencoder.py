@@ -120,7 +120,7 @@ class AdversarialAutoencoder(GenerativeModel):
         """The autoencoder's loss; the other player's terms add their gradient and leave its value alone."""
         learned = self.codec.learn(data)
         total, terms = learned.loss, dict(learned.terms)
-        terms["validation_nats"] = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
+        terms["validation_nats"] = learned.criterion
         if self.adversarial:
             with torch.no_grad():
                 real = self.discriminator(self.signal(data))

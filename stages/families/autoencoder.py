@@ -36,6 +36,8 @@ class AutoencoderConfig:
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
+    postfilter_share: float = 1.0
+    """Of a crop\'s frames, from its begin, that it learns from in a training step."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
     commitment_weight: float = 1.0
@@ -67,7 +69,7 @@ class Autoencoder(GenerativeModel):
             self.codec.bottleneck.start()
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
-        learned = self.codec.learn(batch.data)
+        learned = self.codec.learn(batch.data, self.config.postfilter_share)
         return Loss(learned.loss, learned.terms, criterion="noise_to_signal_db")
 
     def generate(self, request: Request, sampling: Sampling) -> Masked:

@@ -60,6 +60,8 @@ class GaussianAutoencoderConfig:
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
+    postfilter_share: float = 1.0
+    """Of a crop\'s frames, from its begin, that it learns from in a training step."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
     commitment_weight: float = 1.0
@@ -69,7 +71,7 @@ class GaussianAutoencoderConfig:
     """Of that sample."""
 
     def __post_init__(self) -> None:
-        found = codec.problems(self)
+        found = codec.problems(self) + codec.no_parts(self, "postfilter_share")
         for name in ("heard_weight", "heard_temperature"):
             if not getattr(self, name) >= 0:
                 found.append(f"{name} = {getattr(self, name)}: expected at least 0")
@@ -109,16 +111,15 @@ class GaussianAutoencoder(GenerativeModel):
             self.codec.bottleneck.start()
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
-        learned = self.codec.learn(batch.data)
-        y, log_size = learned.guess.detach(), self.expected_log_size(learned.features.detach())
+        learned = self.codec.learn(batch.data, self.config.postfilter_share)
+        y, log_size = self.codec.guess(learned, batch.data.mask), self.expected_log_size(learned.features.detach())
         present = batch.data.mask.unsqueeze(-1).expand_as(y)
         error = (self.codec.standardise(batch.data.value) - y).abs()
         surprise = (log_size - (error + math.exp(LEAST_LOG)).log()).abs() * present
         size_error = surprise.flatten(1).sum(1) / present.flatten(1).sum(1).clamp_min(1)
         total = learned.loss + size_error
         terms = dict(learned.terms) | {"residual_size_error_nats": size_error.detach()}
-        guess = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
-        terms["validation_nats"] = guess + terms["residual_size_error_nats"]
+        terms["validation_nats"] = learned.criterion + terms["residual_size_error_nats"]
         if self.config.heard_weight:
             sigma = spread(log_size)
             sample = y + self.config.heard_temperature * sigma * self.noise(batch.seeds, sigma, HEARD)

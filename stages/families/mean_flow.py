@@ -30,6 +30,8 @@ from stages.training.velocity import Errors, Lesson, in_pairs, squares
 class MeanFlowConfig(residual_flow.Config):
     fraction_equal: float = 0.75
     """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
+    fraction_to_data: float = 0.0
+    """Share of the other clips whose r is 0: they learn the jumps to the data, which are those of one step."""
     guidance_weight: float = 1.0
     """w: how much of the data's own velocity v~ holds; above 1 it leads away from the unconditional."""
     guidance_mix: float = 0.0
@@ -69,7 +71,8 @@ class MeanFlow(GenerativeModel):
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
         config = self.config
-        pairs = times.logit_normal_pairs(lesson.seeds, config.fraction_equal, TIMES, config.fraction_uniform)
+        shares = (config.fraction_uniform, config.fraction_to_data)
+        pairs = times.logit_normal_pairs(lesson.seeds, config.fraction_equal, TIMES, *shares)
         return in_pairs(lesson, pairs, self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:

@@ -1,10 +1,13 @@
 """What the blocks of several networks are made of: a modulated residual branch, a feed-forward layer, places.
 
-    x <- x + (1 + gate) * f(norm(x) * (1 + scale) + shift)
+    x <- x + gate * f(norm(x) * scale + shift)
 
-shift, scale and gate are linear in the modulation (AdaLN: Scalable Diffusion Models with Transformers, Peebles and Xie,
-2022, https://arxiv.org/abs/2212.09748), and absent without one. `f` ends in a small matrix, so that a network starts
-near the identity and yet every block learns from the first step.
+shift, scale and gate are linear in the modulation, about 0, 1 and 1 at the start (AdaLN: Scalable Diffusion Models with
+Transformers, Peebles and Xie, 2022, https://arxiv.org/abs/2212.09748), and absent without one. `f` ends in a small
+matrix, so that a network starts near the identity and yet every block learns from the first step.
+
+Networks are differentiated forward (numerics/jvp.py), where a sum or a product with a constant is slow: hence those
+starts, and masked_fill in place of a product.
 """
 
 from collections.abc import Callable
@@ -28,17 +31,13 @@ class Branch(nn.Module):
     def __init__(self, width: int, modulation_width: int | None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=modulation_width is None)
-        self.modulate = None if modulation_width is None else nn.Linear(modulation_width, 3 * width)
-        with torch.no_grad():
-            if self.modulate is not None:
-                self.modulate.weight.mul_(0.1)
-                self.modulate.bias.zero_()
+        self.modulate = None if modulation_width is None else modulator(modulation_width, width)
 
     def forward(self, x: Tensor, modulation: Tensor | None, f: Callable[[Tensor], Tensor]) -> Tensor:
         if self.modulate is None or modulation is None:
             return x + f(self.norm(x))
         shift, scale, gate = self.modulate(modulation).unsqueeze(1).chunk(3, dim=-1)
-        return x + (1 + gate) * f(self.norm(x) * (1 + scale) + shift)
+        return x + gate * f(self.norm(x) * scale + shift)
 
 
 class FeedForward(nn.Module):
@@ -78,6 +77,15 @@ class Places(nn.Module):
         return table(distance.clamp(0, NUM_PLACES - 1)) * known
 
 
+def modulator(modulation_width: int, width: int) -> nn.Linear:
+    """Modulation [B, modulation_width] -> shift, scale and gate, [B, 3 * width]."""
+    layer = nn.Linear(modulation_width, 3 * width)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.copy_(torch.tensor([0.0, 1.0, 1.0]).repeat_interleave(width))
+    return layer
+
+
 def small(layer: nn.Linear) -> nn.Linear:
     """The same layer with smaller weights: the end of a residual branch."""
     with torch.no_grad():
@@ -87,4 +95,4 @@ def small(layer: nn.Linear) -> nn.Linear:
 
 def silenced(x: Tensor, mask: Tensor | None) -> Tensor:
     """Frames [B, T, width], 0 where the mask is False."""
-    return x if mask is None else x * mask.unsqueeze(-1)
+    return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)

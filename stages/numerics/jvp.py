@@ -4,15 +4,19 @@
 
 MeanFlow identity: u = v - (t - r) du/dt. The order of the tangent is the whole point: with (v, 1, 0) or (v, 1, 1)
 training still runs, and learns something else (Geng et al., 2025, table 1c).
+
+torch takes a millisecond of Python for a sum or a product where one side has no tangent. So networks avoid numbers in
+them (networks/blocks.py), and what they add, their biases, may come in as something that rests.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stages.numerics.paths import AverageVelocity, per_clip
+from stages.numerics.paths import per_clip
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,15 @@ class Derivative:
     rate: Tensor
 
 
-def along_path(u: AverageVelocity, z: Tensor, r: Tensor, t: Tensor, v: Tensor) -> Derivative:
-    """u(z, r, t) and du/dt where dz/dt = v; in the dtype of z with autocast off, since tangents lose bits fast."""
+def along_path(u: Callable[..., Tensor], z: Tensor, r: Tensor, t: Tensor, v: Tensor, *still: Any) -> Derivative:
+    """u(z, r, t, *still) and du/dt where dz/dt = v; in the dtype of z with autocast off, since tangents lose bits fast.
+
+    `still` does not move: dictionaries of tensors, such as a network's parameters.
+    """
+    moved = (v, torch.zeros_like(r), torch.ones_like(t))
+    rests = [{name: torch.zeros_like(value) for name, value in one.items()} for one in still]
     with torch.autocast(z.device.type, enabled=False):
-        value, rate, *_ = torch.func.jvp(u, (z, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
+        value, rate, *_ = torch.func.jvp(u, (z, r, t, *still), (*moved, *rests))
     return Derivative(value, rate)
 
 

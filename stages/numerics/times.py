@@ -49,11 +49,14 @@ def logit_normal(seeds: Tensor, purpose: int, fraction_uniform: float = 0.0) -> 
     return _times(normal(seeds, (1,), purpose), evenly)[:, 0]
 
 
-def logit_normal_pairs(seeds: Tensor, fraction_equal: float, purpose: int, fraction_uniform: float = 0.0) -> Pairs:
-    """A pair per clip, r = t with probability `fraction_equal`; takes two purposes."""
-    choices = uniform(seeds, purpose + 1, 2)
+def logit_normal_pairs(
+    seeds: Tensor, fraction_equal: float, purpose: int, fraction_uniform: float = 0.0, fraction_to_data: float = 0.0
+) -> Pairs:
+    """A pair per clip, r = t with probability `fraction_equal`, else r = 0 with `fraction_to_data`; two purposes."""
+    choices = uniform(seeds, purpose + 1, 3)
     drawn = _times(normal(seeds, (2,), purpose), choices[:, 1] < fraction_uniform)
     t, r = drawn.amax(1), drawn.amin(1)
+    r = torch.where(choices[:, 2] < fraction_to_data, torch.zeros_like(r), r)
     return Pairs(torch.where(choices[:, 0] < fraction_equal, t, r), t)
 
 

@@ -1,6 +1,8 @@
 """Run the pipeline with several stages at once: `python -m stages.pipeline.parallel --jobs 2`, which `make repro` does.
 
-    prefix    what experiments depend on and none owns (plan, download ... cache, classifier): one after the other
+    plan      first: a mistake in params.yaml stops everything there
+    shared    what experiments depend on and none owns: chains that do not need each other (download ... cache; the
+              classifier), several at once
     branches  the stages of one experiment, in order; and what no experiment depends on (baseline): several at once
     joins     what depends on experiments (report, publish): at the end, with whatever else is not up to date
 
@@ -27,21 +29,24 @@ from stages.pipeline import artifacts, gpus, stage, workers
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro")
 EACH = "${experiments}"
+PLAN = "plan"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Names of stages; each tuple is run in its order."""
+    """Chains of names of stages; each is run in its order, those of a field at once."""
 
-    prefix: tuple[str, ...]
+    shared: tuple[tuple[str, ...], ...]
     branches: tuple[tuple[str, ...], ...]
 
 
 def schedule(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> Schedule:
     """From edges (stage, what it needs) and the names that experiments repeat, such as train for train@a.
 
-    Experiments come in the order of their names, and before the branches that belong to none.
+    `plan` counts as done. Longer shared chains come first; experiments come in the order of their names, and before the
+    branches that belong to none.
     """
+    needs = needs.subgraph(set(needs) - {PLAN})
     repeated = set(per_experiment)
     owned = {name: name.partition("@")[2] for name in needs if name.partition("@")[0] in repeated}
     before = set().union(*(networkx.descendants(needs, name) for name in owned)) - set(owned)
@@ -49,7 +54,9 @@ def schedule(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> Schedule
     order = list(networkx.lexicographical_topological_sort(needs.reverse()))
     mine = [tuple(name for name in order if owned.get(name) == key) for key in sorted(set(owned.values()))]
     aside = [(name,) for name in order if name not in owned.keys() | before | after]
-    return Schedule(tuple(name for name in order if name in before), (*mine, *aside))
+    parts = networkx.weakly_connected_components(needs.subgraph(before))
+    shared = [tuple(name for name in order if name in part) for part in parts]
+    return Schedule(tuple(sorted(shared, key=lambda chain: (-len(chain), chain))), (*mine, *aside))
 
 
 def needs_of(root: Path) -> networkx.DiGraph:
@@ -128,12 +135,11 @@ def main() -> None:
         parser.error(f"--jobs {num_jobs}: expected at least 1")
     failed = []
     if num_jobs > 1:
-        if code := subprocess.run([*DVC, "plan"]).returncode:  # a mistake in params.yaml stops everything here
+        if code := subprocess.run([*DVC, PLAN]).returncode:
             sys.exit(code)
         order = schedule(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml")))
-        if code := subprocess.run([*DVC, "--single-item", *order.prefix]).returncode:
-            sys.exit(code)
-        failed = run(order.branches, num_jobs, gpus.visible(), processes_of)
+        failed = run(order.shared, num_jobs, gpus.visible())
+        failed = failed or run(order.branches, num_jobs, gpus.visible(), processes_of)
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
     sys.exit(subprocess.run(DVC).returncode)

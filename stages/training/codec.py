@@ -40,14 +40,22 @@ def problems(config: Any) -> list[str]:
     return found
 
 
+def no_parts(config: Any, *names: str) -> list[str]:
+    """Which of these fields are no share of a crop that anything could learn from."""
+    values = {name: getattr(config, name) for name in names}
+    return [f"{name} = {value}: expected above 0, to 1" for name, value in values.items() if not 0 < value <= 1]
+
+
 @dataclass(frozen=True)
 class Learned:
     """A batch through the codec."""
 
     loss: Tensor  # [B]
     terms: Mapping[str, Tensor]  # [B] each, detached
+    criterion: Tensor  # [B], detached: what validation compares
     features: Tensor  # of the quantised latent [B, T, width]
-    guess: Tensor  # y, standardised [B, T, F]
+    rough: Tensor  # y', standardised [B, T, F]
+    guess: Tensor  # y of the frames that the filter learned from [B, T', F]
 
 
 class Codec(nn.Module):
@@ -73,17 +81,20 @@ class Codec(nn.Module):
         codes = self.bottleneck.codes
         self.codes = codes and replace(codes, rate_hz=rate and rate / config.frames_per_code)
 
-    def learn(self, data: Masked) -> Learned:
-        """The loss, and what a decoder on top needs."""
+    def learn(self, data: Masked, share: float = 1.0) -> Learned:
+        """The loss, and what a decoder on top needs; in training the filter learns from this share of the frames."""
         narrowed = self.bottleneck(self.encoder(self.standardise(data.value), data.mask), data.mask)
         features = self.decoder.features(narrowed.value, data.mask)
         rough = self.decoder.rough(features, data.mask)
-        guess = self.decoder.refined(rough, data.mask)
-        distortion = self.distortion(guess, data)
-        mel = self.mel_distance(guess, data)
-        loss = distortion.loss + self.config.mel_weight * mel + self.config.commitment_weight * narrowed.commitment
-        if guess is not rough:
+        loss = self.config.commitment_weight * narrowed.commitment
+        part = data
+        if self.decoder.postfilter is not None:
             loss = loss + self.distortion(rough, data).loss
+            part = first(data, share if self.training else 1.0)
+        heard = rough[:, : part.mask.shape[1]] * part.mask.unsqueeze(-1)
+        guess = self.decoder.refined(heard, part.mask)
+        distortion, mel = self.distortion(guess, part), self.mel_distance(guess, part)
+        criterion = distortion.loss + self.config.mel_weight * mel
         terms = {
             "noise_to_signal_db": distortion.noise_to_signal_db,
             "noise_to_signal_nats": distortion.loss.detach(),
@@ -91,7 +102,12 @@ class Codec(nn.Module):
             "commitment": narrowed.commitment.detach(),
             **narrowed.terms,
         }
-        return Learned(loss, terms, features, guess)
+        return Learned(loss + criterion, terms, criterion.detach(), features, rough, guess)
+
+    def guess(self, learned: Learned, mask: Tensor) -> Tensor:
+        """The guess for all frames, without a gradient."""
+        with torch.no_grad():
+            return self.decoder.refined(learned.rough, mask)
 
     def distortion(self, standardised: Tensor, data: Masked) -> losses.Distortion:
         """Of standardised frames, in the data's own units."""
@@ -119,3 +135,13 @@ class Codec(nn.Module):
     def dequantise(self, codes: Masked) -> Masked:
         value = self.bottleneck.dequantise(codes.value, codes.mask)
         return Masked(value, codes.mask.repeat_interleave(self.config.frames_per_code, dim=1))
+
+
+def first(frames: Masked, share: float) -> Masked:
+    """The beginning of every clip, so great a share of its frames [B, T, F]."""
+    if share == 1:
+        return frames
+    length = (share * frames.mask.sum(1)).ceil().long()
+    steps = torch.arange(int(length.max()), device=length.device)
+    mask = steps < length.unsqueeze(1)
+    return Masked(frames.value[:, : len(steps)] * mask.unsqueeze(-1), mask)

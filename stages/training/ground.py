@@ -31,6 +31,11 @@ class Frame:
     size: Tensor  # w [B, T, F]
     context: Context
 
+    def first(self, mask: Tensor) -> "Frame":
+        """The first steps of every clip, those of the mask, bool [B, T'] with T' <= T."""
+        num = mask.shape[1]
+        return Frame(self.mean[:, :num] * mask.unsqueeze(-1), self.size[:, :num], self.context.first(mask))
+
     def where(self, chosen: Tensor, other: "Frame") -> "Frame":
         """The `chosen` clips, bool [B], of this; the rest of the other."""
         pick = chosen.reshape(-1, 1, 1)

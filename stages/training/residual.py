@@ -10,6 +10,7 @@ known: no features, y = 0, w the data's own size; so the flow also generates fro
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from stages.numerics import times
 from stages.numerics.precision import wide
 from stages.protocols.model import Batch, Masked, Request
 from stages.protocols.spec import Spec, Statistics
-from stages.training.codec import Codec
+from stages.training.codec import Codec, first
 from stages.training.ground import HEARD, Asked, Frame, Frames, Ground, Heard, OneStep, per_cell
 from stages.training.velocity import Context
 
@@ -73,13 +74,13 @@ class Residual(nn.Module):
         """The codec's loss and, where the flow learns, the loss of the expected size and the flow's frames."""
         self.codec.train(self.training and self.guessing)  # frozen: the codebooks rest too
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
-            learned = self.codec.learn(batch.data)
-        loss, terms = learned.loss, dict(learned.terms)
-        criterion = terms["noise_to_signal_nats"] + self.config.mel_weight * terms["mel_distance"]
+            learned = self.codec.learn(batch.data, self.config.postfilter_share)
+        loss, terms, criterion = learned.loss, dict(learned.terms), learned.criterion
         whole = self.codec.standardise(batch.data.value)
         if not flowing:
             return Ground(loss, terms, criterion, whole, None)
-        y, features, mask = learned.guess.detach(), learned.features.detach(), batch.data.mask
+        features, mask = learned.features.detach(), batch.data.mask
+        y = self.codec.guess(learned, mask)
         log_size = self.expected_log_size(features)
         actual = ((whole - y).abs() + math.exp(-LOG_SIZE_RANGE)).log()
         surprise = per_cell(((log_size - actual).abs() * mask.unsqueeze(-1)).flatten(1).sum(1), mask, whole)
@@ -120,12 +121,14 @@ class Residual(nn.Module):
         return {"temperature": round(float(self.temperature), 6)}
 
     def hear(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame) -> Heard:
-        """The mel distance of a one-step sample at `heard_temperature` to the data, weighted."""
-        if self.training and self.config.heard_weight == 0:
+        """The mel distance of a one-step sample at `heard_temperature` to the data, weighted; of the first frames."""
+        config = self.config
+        if self.training and config.heard_weight == 0:
             return Heard(batch.data.value.new_zeros(len(batch.ids)), {})
-        sound = self.sound(asked, sample, batch, told, self.config.heard_temperature)
-        heard = self.codec.mel_distance(sound, batch.data)
-        return Heard(self.config.heard_weight * heard, {"mel_distance_sample": heard.detach()})
+        data = first(batch.data, config.heard_share if self.training else 1.0)
+        sound = self.sound(asked, sample, replace(batch, data=data), told.first(data.mask), config.heard_temperature)
+        heard = self.codec.mel_distance(sound, data)
+        return Heard(config.heard_weight * heard, {"mel_distance_sample": heard.detach()})
 
     def sound(self, asked: Asked, sample: OneStep, batch: Batch, told: Frame, temperature: float) -> Tensor:
         """One-step samples from so much noise, standardised [B, T, F]."""

@@ -57,6 +57,8 @@ class Config:
     """Share of the training before an rvq's codebooks are placed; until then latents pass unquantised."""
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
+    postfilter_share: float = 1.0
+    """Of a crop's frames, the first, that it and the mel distance learn from; a third costs a quarter less a step."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
     commitment_weight: float = 1.0
@@ -72,6 +74,8 @@ class Config:
     """Of the mel distance between the data and a one-step sample, the autoencoder's auxiliary loss on what is heard."""
     heard_temperature: float = 0.2
     """Of that sample; decode with a temperature near it."""
+    heard_share: float = 1.0
+    """Of a crop's frames, the first, that this distance is taken of."""
     condition_drop: float = 0.1
     """Share of clips that learn without their condition."""
     feature_drop: float = 0.0
@@ -89,6 +93,7 @@ class Config:
 def problems(config: Config) -> list[str]:
     """What is wrong with the fields that all flows share."""
     found = [] if config.encoder == "absent" else codec.problems(config)
+    found += codec.no_parts(config, "postfilter_share", "heard_share")
     if config.encoder == "frozen" and config.quantiser == "rvq" and 0 < config.flow_start <= config.quantiser_start:
         late = f"quantiser_start = {config.quantiser_start}, which a frozen encoder would never reach"
         found.append(f"flow_start = {config.flow_start}: expected above {late}")
@@ -106,7 +111,7 @@ def not_shares(config: Config, *names: str) -> list[str]:
 
 def mean_problems(config: Any) -> list[str]:
     """What is wrong with the fields that the mean flows add."""
-    found = not_shares(config, "fraction_equal", "guidance_low", "guidance_high")
+    found = not_shares(config, "fraction_equal", "fraction_to_data", "guidance_low", "guidance_high")
     if config.guidance_low > config.guidance_high:
         found.append(f"guidance_low = {config.guidance_low}: expected at most guidance_high = {config.guidance_high}")
     if config.guidance_mix >= 1:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from stages.networks.blocks import silenced
 from stages.numerics import guidance, jvp, times
 from stages.numerics.precision import wide
 from stages.protocols.network import Network
@@ -34,6 +36,10 @@ class Context:
         return Context(
             self.mask[rows], None if features is None else features[rows], None if label is None else label[rows]
         )
+
+    def first(self, mask: Tensor) -> "Context":
+        """The first steps of every clip, those of the mask, bool [B, T'] with T' <= T."""
+        return replace(self, mask=mask, features=None if self.features is None else self.features[:, : mask.shape[1]])
 
     def where(self, chosen: Tensor, other: "Context") -> "Context":
         """The `chosen` clips, bool [B], of this; the rest of the other."""
@@ -65,7 +71,7 @@ class Head(nn.Module):
         gated = self.gate(modulation).unsqueeze(1) * z
         if self.correct is not None and context.features is not None:
             gated = gated + self.correct(modulation).unsqueeze(1) * context.features[..., -z.shape[-1] :]
-        return (self.leave(self.norm(hidden)) + gated).to(z.dtype) * context.mask.unsqueeze(-1)
+        return silenced((self.leave(self.norm(hidden)) + gated).to(z.dtype), context.mask)
 
 
 class AverageVelocity(nn.Module):
@@ -96,7 +102,7 @@ class AverageVelocity(nn.Module):
 def embedding(t: Tensor) -> Tensor:
     """Times [B] -> smooth features [B, MODULATION_WIDTH / 2] with periods from 4 down to 1/8."""
     octaves = torch.arange(MODULATION_WIDTH // 4, device=t.device, dtype=t.dtype) * (5.0 / (MODULATION_WIDTH // 4))
-    angle = t.unsqueeze(-1) * (2 * math.pi / 4) * 2**octaves
+    angle = t.unsqueeze(-1) @ (2 * math.pi / 4 * 2**octaves).unsqueeze(0)  # a product would be slow to differentiate
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
@@ -160,7 +166,12 @@ def rate(network: AverageVelocity, context: Context, z: Tensor, r: Tensor, t: Te
     if bool((r == t).all()):
         return torch.zeros_like(z)
     known = context.widened()
-    return jvp.along_path(lambda z, r, t: network(z, r, t, known), z, r, t, v).rate
+    added = {name: value.detach() for name, value in network.named_parameters() if value.dim() == 1}
+
+    def u(z: Tensor, r: Tensor, t: Tensor, added: Mapping[str, Tensor]) -> Tensor:
+        return functional_call(network, dict(added), (z, r, t, known))
+
+    return jvp.along_path(u, z, r, t, v, added).rate
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ def fitted(name, **changes):
     return copy.deepcopy(trained(name, **changes))
 
 
+def shares(name, value):
+    """The fields of a family that say which share of a crop is listened to."""
+    return known(plugins.load("families", name).Config, {"postfilter_share": value, "heard_share": value})
+
+
 @lru_cache
 def trained(name, num=4, **changes):
     model = model_of(name, **changes).train()
@@ -123,15 +128,41 @@ def test_micro_batches_have_the_gradient_of_the_whole(name):
 
 
 @every_family
-def test_the_loss_of_a_clip_does_not_depend_on_padding(name):
-    """But for the mel frames that reach beyond the clip's end, so without that term."""
-    model = fitted(name, mel_weight=0.0)
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_the_loss_of_a_clip_does_not_depend_on_padding(name, share):
+    """But for the mel frames that reach beyond the clip's end, so without that term; a share is of the clip's own."""
+    model = fitted(name, mel_weight=0.0, **shares(name, share)).train(share < 1)
+    rest_codebooks(model)
     batch = batch_of(seed=52)
     alone = batches.select(batch, [1])
     short = Masked(alone.data.value[:, : STEPS - 5], alone.data.mask[:, : STEPS - 5])
     one, other = model.loss(batch, "model", 9), model.loss(replace(alone, data=short), "model", 9)
     for term in ("noise_to_signal_db", "noise_to_signal_nats"):
         torch.testing.assert_close(other.terms[term][0], one.terms[term][1], rtol=1e-9, atol=1e-9)
+
+
+@every_family
+def test_a_filter_learns_from_its_share_of_the_frames_alone(name):
+    """And what is heard of a sample from its own; the codec learns from all."""
+    if not shares(name, 0.5):
+        pytest.skip("its other player judges all of the filter's frames")
+    model = fitted(name, mel_weight=1.0, **shares(name, 0.5)).train()
+    rest_codebooks(model)
+    batch = batch_of(seed=53)
+    later = batch.data.value.clone()
+    later[:, -2:] += batch.data.mask[:, -2:].unsqueeze(-1)
+    one, other = (
+        model.loss(replace(batch, data=replace(batch.data, value=v)), "model", 9) for v in (batch.data.value, later)
+    )
+    whole = batch.data.mask.all(1)
+    assert whole.any()
+    for term in {"noise_to_signal_db", "mel_distance", "mel_distance_sample"} & set(one.terms):
+        torch.testing.assert_close(other.terms[term][whole], one.terms[term][whole], rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(one.total[whole], other.total[whole], rtol=1e-3)
+    seen = model.eval().loss(replace(batch, data=replace(batch.data, value=later)), "model", 9)
+    assert not torch.allclose(
+        seen.terms["noise_to_signal_db"][whole], one.terms["noise_to_signal_db"][whole], rtol=1e-3
+    )
 
 
 @every_family

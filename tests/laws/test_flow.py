@@ -87,6 +87,15 @@ def test_time_pairs_are_ordered_logit_normal_and_equal_as_often_as_asked():
     assert abs(float(both.mean()) + 0.4) < 0.06 and abs(float(both.std()) - 1) < 0.05
 
 
+def test_jumps_to_the_data_are_as_many_as_asked_and_change_no_other_time():
+    seeds = torch.arange(4000)
+    usual, some = (times.logit_normal_pairs(seeds, 0.25, 3, fraction_to_data=share) for share in (0.0, 0.4))
+    whole = some.r == 0
+    assert abs(float(whole.double().mean()) - 0.75 * 0.4) < 4 * (0.3 * 0.7 / 4000) ** 0.5
+    assert torch.equal(some.t, usual.t) and torch.equal(some.r[~whole], usual.r[~whole])
+    assert bool((usual.r[whole] < usual.t[whole]).all())
+
+
 def riccati(z, t):
     """dz/dt of z' = RATE z t + sin t: nothing that any step solves exactly."""
     return RATE * z * paths.per_clip(t, z) + torch.sin(paths.per_clip(t, z))

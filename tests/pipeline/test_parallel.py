@@ -57,15 +57,17 @@ def test_the_schedule_runs_what_is_shared_first_and_what_joins_last() -> None:
     edges = [("render", "plan"), ("train@a", "render"), ("train@b", "render"), ("sample@a", "train@a")]
     edges += [("sample@b", "train@b"), ("evaluate@a", "sample@a"), ("evaluate@a", "judge"), ("evaluate@b", "sample@b")]
     edges += [("judge", "plan"), ("baseline", "judge"), ("report", "evaluate@a"), ("report", "baseline")]
+    edges += [("render", "download"), ("download", "plan")]
     found = parallel.schedule(networkx.DiGraph(edges), ["train", "sample", "evaluate"])
-    assert found.prefix == ("plan", "judge", "render")
+    assert found.shared == (("download", "render"), ("judge",))
     own = {name: ("train@" + name, "sample@" + name, "evaluate@" + name) for name in "ab"}
     assert found.branches == (own["a"], own["b"], ("baseline",))
 
 
 def test_this_pipelines_experiments_run_side_by_side() -> None:
     found = parallel.schedule(parallel.needs_of(ROOT), parallel.repeated_of(ROOT / "dvc.yaml"))
-    assert found.prefix[0] == "plan" and "classifier@audio" in found.prefix and "baseline" not in found.prefix
+    chain = ("download@music", "render@music", "split@music", "cache@mdct")
+    assert found.shared == (chain, ("classifier@audio",))
     names = [branch[0] for branch in found.branches]
     assert names == ["train@autoencoder_mdct", "train@improved_mean_flow_mdct", "baseline"]
 
@@ -77,8 +79,8 @@ def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypat
     monkeypatch.chdir(project)
     needs, repeated = parallel.needs_of(project), parallel.repeated_of(project / "dvc.yaml")
     order = parallel.schedule(needs, repeated)
-    assert order.prefix == ("download@music",) and len(order.branches) == 4
-    dvc(project, "repro", *order.prefix)
+    assert order.shared == (("download@music",),) and len(order.branches) == 4
+    assert parallel.run(order.shared, 4, []) == []
     assert parallel.run(order.branches, 4, []) == []
     dvc(project, "repro")
     assert locked(project) == locked(serial)
