@@ -141,7 +141,9 @@ def test_the_root_runs_none_of_it():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return copy(tmp_path_factory.mktemp("plan"), {})
+    """The study as shipped, and its plan."""
+    folder = copy(tmp_path_factory.mktemp("plan"), {})
+    return folder, planning.planned(folder / "study", folder)
 
 
 CASES = {
@@ -158,12 +160,13 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_change_reaches_exactly_what_depends_on_it(whole, case):
     name, text, expected = CASES[case]
-    before, original = planning.planned(whole / "study", whole), (whole / name).read_text()
+    folder, before = whole
+    original = (folder / name).read_text()
     try:
-        (whole / name).write_text(original + text)
-        after = planning.planned(whole / "study", whole)
+        (folder / name).write_text(original + text)
+        after = planning.planned(folder / "study", folder)
     finally:
-        (whole / name).write_text(original)
+        (folder / name).write_text(original)
     changed = {path for path in before if before[path] != after[path]}
     assert changed == {path for path in before if any(re.match(f"data/plan/{pattern}", path) for pattern in expected)}
     assert len(before) > 72
