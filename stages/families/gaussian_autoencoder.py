@@ -61,7 +61,7 @@ class GaussianAutoencoderConfig:
     postfilter_width: int = 32
     """Channels of the network that keeps what lasts (networks/postfilter.py); 0: none."""
     postfilter_share: float = 1.0
-    """Of a crop\'s frames, from its begin, that it learns from in a training step."""
+    """Of a crop's frames, the first, that it and the mel distance learn from; a third costs a quarter less a step."""
     compand_power: float = 0.35
     mel_weight: float = 0.1
     commitment_weight: float = 1.0

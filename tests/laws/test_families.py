@@ -276,5 +276,6 @@ def test_raw_flow_errors_are_logged_by_kind_of_pair():
 @every_family
 def test_every_problem_of_a_config_at_once(name):
     with pytest.raises(ValueError) as found:
-        plugins.load("families", name).Config(**(SMALL | {"depth": 0, "codebook_size": 1, "quantiser_start": 2.0}))
-    assert all(key in str(found.value) for key in ("depth", "codebook_size", "quantiser_start"))
+        wrong = {"depth": 0, "codebook_size": 1, "quantiser_start": 2.0} | shares(name, 0.0)
+        plugins.load("families", name).Config(**(SMALL | wrong))
+    assert all(key in str(found.value) for key in wrong)
