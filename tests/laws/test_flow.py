@@ -94,6 +94,8 @@ def test_jumps_to_the_data_are_as_many_as_asked_and_change_no_other_time():
     assert abs(float(whole.double().mean()) - 0.75 * 0.4) < 4 * (0.3 * 0.7 / 4000) ** 0.5
     assert torch.equal(some.t, usual.t) and torch.equal(some.r[~whole], usual.r[~whole])
     assert bool((usual.r[whole] < usual.t[whole]).all())
+    evenly = times.logit_normal_pairs(seeds, 0.25, 3, fraction_uniform=0.4).t != usual.t  # another choice of its own
+    assert abs(float((whole & evenly).double().mean()) - 0.3 * 0.4) < 4 * (0.12 * 0.88 / 4000) ** 0.5
 
 
 def riccati(z, t):
