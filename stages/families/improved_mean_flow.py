@@ -38,6 +38,8 @@ class ImprovedMeanFlowConfig(residual_flow.Config):
     sixth less and was no worse, on digits or on music."""
     fraction_to_data: float = 0.0
     """Share of the other clips whose r is 0: they learn the jumps to the data, which are those of one step."""
+    average_start: float = 0.0
+    """Share of the training before which all clips have r = t: averages are learnt of velocities that are known."""
     velocity: Literal["boundary", "head"] = "boundary"
     """Where the tangent comes from: u at r = t, a network call more, or a second output that learns it."""
     guidance_weight: float = 1.0
@@ -66,12 +68,14 @@ class ImprovedMeanFlow(GenerativeModel):
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
         self.guidance = residual_flow.training_guidance(config, self.flow)
+        self.averaging = True
         (frame,) = spec.data.frame
         with_guess = self.latent is not None
         self.head = Head(frame, config.flow_width, with_guess) if config.velocity == "head" else None
 
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flow.begin_step(step, num_steps)
+        self.averaging = step >= int(self.config.average_start * num_steps)
         if self.head is not None:
             self.head.requires_grad_(self.flow.flowing)
 
@@ -84,8 +88,9 @@ class ImprovedMeanFlow(GenerativeModel):
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
         config = self.config
+        equal = config.fraction_equal if self.averaging or not self.training else 1.0
         shares = (config.fraction_uniform, config.fraction_to_data)
-        pairs = times.logit_normal_pairs(lesson.seeds, config.fraction_equal, TIMES, *shares)
+        pairs = times.logit_normal_pairs(lesson.seeds, equal, TIMES, *shares)
         return in_pairs(lesson, pairs, self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:

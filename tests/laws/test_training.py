@@ -186,15 +186,18 @@ class TestSchedule:
     def test_muon_is_torchs_but_for_its_rounding(self):
         """torch's works in bfloat16, whose 8 bits the updates differ by."""
         generator = torch.Generator().manual_seed(0)
-        own, other = (torch.nn.Parameter(torch.zeros(12, 40)) for _ in range(2))
-        mine = Muon([own], lr=0.1, weight_decay=0.3)
-        theirs = torch.optim.Muon([other], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        shapes = [(12, 40), (40, 12), (8, 8), (12, 40), (12, 41)]
+        own, other = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+        mine = Muon(own, lr=0.1, weight_decay=0.3)
+        theirs = torch.optim.Muon(other, lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
         for _ in range(4):
-            own.grad = torch.randn(12, 40, generator=generator)
-            other.grad = own.grad.clone()
+            for a, b in zip(own, other, strict=True):
+                a.grad = torch.randn(a.shape, generator=generator)
+                b.grad = a.grad.clone()
             mine.step()
             theirs.step()
-        assert float((own - other).norm() / other.norm()) < 0.03
+        for a, b in zip(own, other, strict=True):
+            assert float((a - b).norm() / b.norm()) < 0.03
 
     def test_the_optimiser_is_torch_adamw_on_clipped_mean_gradients(self, tmp_path):
         """A hand-written loop of eight lines gives the same weights."""
