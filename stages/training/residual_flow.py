@@ -111,9 +111,7 @@ def not_shares(config: Config, *names: str) -> list[str]:
 
 def mean_problems(config: Any) -> list[str]:
     """What is wrong with the fields that the mean flows add."""
-    found = not_shares(
-        config, "fraction_equal", "fraction_to_data", "average_start", "guidance_low", "guidance_high"
-    )
+    found = not_shares(config, "fraction_equal", "fraction_to_data", "average_start", "guidance_low", "guidance_high")
     if config.guidance_low > config.guidance_high:
         found.append(f"guidance_low = {config.guidance_low}: expected at most guidance_high = {config.guidance_high}")
     if config.guidance_mix >= 1:
