@@ -22,37 +22,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stages.numerics import jvp, paths, times
+from stages.numerics import jvp, paths
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
-from stages.training.ground import TIMES
 from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Head, Lesson, in_pairs, squares
 
 
 @dataclass(frozen=True)
-class ImprovedMeanFlowConfig(residual_flow.Config):
-    fraction_equal: float = 0.7
-    """Share of clips with r = t, which learn the instantaneous velocity and need no JVP. The paper has 0.5; 0.7 costs a
-    sixth less and was no worse, on digits or on music."""
-    fraction_to_data: float = 0.0
-    """Share of the other clips whose r is 0: they learn the jumps to the data, which are those of one step."""
-    average_start: float = 0.0
-    """Share of the training before which all clips have r = t: averages are learnt of velocities that are known."""
+class ImprovedMeanFlowConfig(residual_flow.MeanConfig):
     velocity: Literal["boundary", "head"] = "boundary"
     """Where the tangent comes from: u at r = t, a network call more, or a second output that learns it."""
-    guidance_weight: float = 1.0
-    """w: how much of the data's own velocity v~ holds; above 1 it leads away from the unconditional."""
-    guidance_mix: float = 0.0
-    """k: how much of the network's conditional velocity; the scale of guidance is w / (1 - k)."""
-    guidance_low: float = 0.0
-    guidance_high: float = 1.0
-    """Guided are clips whose t lies from low to high."""
-
-    def __post_init__(self) -> None:
-        if found := residual_flow.problems(self) + residual_flow.mean_problems(self):
-            raise ValueError("\n".join(found))
 
 
 class ImprovedMeanFlow(GenerativeModel):
@@ -68,14 +49,12 @@ class ImprovedMeanFlow(GenerativeModel):
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
         self.guidance = residual_flow.training_guidance(config, self.flow)
-        self.averaging = True
         (frame,) = spec.data.frame
         with_guess = self.latent is not None
         self.head = Head(frame, config.flow_width, with_guess) if config.velocity == "head" else None
 
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flow.begin_step(step, num_steps)
-        self.averaging = step >= int(self.config.average_start * num_steps)
         if self.head is not None:
             self.head.requires_grad_(self.flow.flowing)
 
@@ -87,11 +66,7 @@ class ImprovedMeanFlow(GenerativeModel):
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
-        config = self.config
-        equal = config.fraction_equal if self.averaging or not self.training else 1.0
-        shares = (config.fraction_uniform, config.fraction_to_data)
-        pairs = times.logit_normal_pairs(lesson.seeds, equal, TIMES, *shares)
-        return in_pairs(lesson, pairs, self.errors)
+        return in_pairs(lesson, self.flow.pairs(self.config, lesson.seeds), self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:
         """The adaptively weighted error of the velocity that u implies, and of the head's."""

@@ -17,34 +17,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stages.numerics import jvp, paths, times
+from stages.numerics import jvp, paths
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
-from stages.training.ground import TIMES
 from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Lesson, in_pairs, squares
 
 
 @dataclass(frozen=True)
-class MeanFlowConfig(residual_flow.Config):
+class MeanFlowConfig(residual_flow.MeanConfig):
     fraction_equal: float = 0.75
     """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
-    fraction_to_data: float = 0.0
-    """Share of the other clips whose r is 0: they learn the jumps to the data, which are those of one step."""
-    average_start: float = 0.0
-    """Share of the training before which all clips have r = t: averages are learnt of velocities that are known."""
-    guidance_weight: float = 1.0
-    """w: how much of the data's own velocity v~ holds; above 1 it leads away from the unconditional."""
-    guidance_mix: float = 0.0
-    """k: how much of the network's conditional velocity; the scale of guidance is w / (1 - k)."""
-    guidance_low: float = 0.0
-    guidance_high: float = 1.0
-    """Guided are clips whose t lies from low to high."""
-
-    def __post_init__(self) -> None:
-        if found := residual_flow.problems(self) + residual_flow.mean_problems(self):
-            raise ValueError("\n".join(found))
 
 
 class MeanFlow(GenerativeModel):
@@ -60,11 +44,9 @@ class MeanFlow(GenerativeModel):
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
         self.guidance = residual_flow.training_guidance(config, self.flow)
-        self.averaging = True
 
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flow.begin_step(step, num_steps)
-        self.averaging = step >= int(self.config.average_start * num_steps)
 
     def loss(self, batch: Batch, player: str, step: int) -> Loss:
         return self.flow.loss(batch, self.objective, lambda u, e: self.sample(u, e, self.Sampling()))
@@ -74,11 +56,7 @@ class MeanFlow(GenerativeModel):
 
     def objective(self, lesson: Lesson) -> Errors:
         """Clips with r = t and with r < t, each kind apart."""
-        config = self.config
-        equal = config.fraction_equal if self.averaging or not self.training else 1.0
-        shares = (config.fraction_uniform, config.fraction_to_data)
-        pairs = times.logit_normal_pairs(lesson.seeds, equal, TIMES, *shares)
-        return in_pairs(lesson, pairs, self.errors)
+        return in_pairs(lesson, self.flow.pairs(self.config, lesson.seeds), self.errors)
 
     def errors(self, lesson: Lesson, r: Tensor, t: Tensor) -> Errors:
         """The adaptively weighted error of the average velocity."""

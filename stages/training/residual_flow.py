@@ -22,7 +22,7 @@ from stages.protocols.model import Batch, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import codec
 from stages.training.codec import Codec
-from stages.training.ground import DROP, HIDE, NOISE, Frames, OneStep, Whole, per_cell
+from stages.training.ground import DROP, HIDE, NOISE, TIMES, Frames, OneStep, Whole, per_cell
 from stages.training.residual import Residual
 from stages.training.velocity import MODULATION_WIDTH, AverageVelocity, Context, Errors, Lesson, TrainingGuidance
 
@@ -90,6 +90,30 @@ class Config:
             raise ValueError("\n".join(found))
 
 
+@dataclass(frozen=True)
+class MeanConfig(Config):
+    """What both mean flows read besides: which jumps they learn, and how they are guided."""
+
+    fraction_equal: float = 0.7
+    """Share of clips with r = t, which learn the instantaneous velocity and need no JVP."""
+    fraction_to_data: float = 0.0
+    """Share of the other clips whose r is 0: they learn the jumps to the data, which are those of one step."""
+    jump_start: float = 0.0
+    """Share of the training before which all clips have r = t and no sample is heard: jumps are easier to learn once
+    the velocities are. Choose weights after it (select_after)."""
+    guidance_weight: float = 1.0
+    """w: how much of the data's own velocity v~ holds; above 1 it leads away from the unconditional."""
+    guidance_mix: float = 0.0
+    """k: how much of the network's conditional velocity; the scale of guidance is w / (1 - k)."""
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    """Guided are clips whose t lies from low to high."""
+
+    def __post_init__(self) -> None:
+        if found := problems(self) + mean_problems(self):
+            raise ValueError("\n".join(found))
+
+
 def problems(config: Config) -> list[str]:
     """What is wrong with the fields that all flows share."""
     found = [] if config.encoder == "absent" else codec.problems(config)
@@ -109,9 +133,11 @@ def not_shares(config: Config, *names: str) -> list[str]:
     return [f"{name} = {value}: expected 0 to 1" for name, value in values.items() if not 0 <= value <= 1]
 
 
-def mean_problems(config: Any) -> list[str]:
+def mean_problems(config: MeanConfig) -> list[str]:
     """What is wrong with the fields that the mean flows add."""
-    found = not_shares(config, "fraction_equal", "fraction_to_data", "average_start", "guidance_low", "guidance_high")
+    found = not_shares(config, "fraction_equal", "fraction_to_data", "guidance_low", "guidance_high")
+    if not 0 <= config.jump_start < 1:
+        found.append(f"jump_start = {config.jump_start}: expected 0 to below 1, or no jump is ever learnt")
     if config.guidance_low > config.guidance_high:
         found.append(f"guidance_low = {config.guidance_low}: expected at most guidance_high = {config.guidance_high}")
     if config.guidance_mix >= 1:
@@ -161,7 +187,8 @@ class ResidualFlow(nn.Module):
         trunk = network(config.flow_width, config.flow_depth, config.dropout, MODULATION_WIDTH)
         (frame,) = spec.data.frame
         self.velocity = AverageVelocity(frame, self.ground.num_features, config.flow_width, trunk)
-        self.flowing = True
+        self.jump_start = config.jump_start if isinstance(config, MeanConfig) else 0.0
+        self.flowing = self.jumping = True
 
     @property
     def codec(self) -> Codec:
@@ -172,6 +199,7 @@ class ResidualFlow(nn.Module):
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flowing = self.ground.begin_step(step, num_steps)
         self.velocity.requires_grad_(self.flowing)
+        self.jumping = step >= int(self.jump_start * num_steps)
 
     def require_withholding(self, setting: str) -> None:
         """ValueError where the network never learns what it is to be without its condition, so none can guide it."""
@@ -188,13 +216,20 @@ class ResidualFlow(nn.Module):
         total, terms, criterion = ground.loss, dict(ground.terms), ground.criterion
         if ground.frames is not None:
             errors = objective(self.lesson(batch, ground.whole, ground.frames))
-            heard = self.ground.hear(self.asked, sample, batch, ground.frames.told)
             raw = {"flow_error": errors.error, **errors.terms}
             raw = {name: per_cell(error, batch.data.mask, ground.whole) for name, error in raw.items()}
             nats = (raw["flow_error"] + 1e-9).log()
-            terms |= {**raw, "flow_error_nats": nats, **heard.terms}
-            total, criterion = total + errors.loss + heard.loss, criterion + nats
+            terms |= {**raw, "flow_error_nats": nats}
+            total, criterion = total + errors.loss, criterion + nats
+            if self.jumping or not self.training:
+                heard = self.ground.hear(self.asked, sample, batch, ground.frames.told)
+                total, terms = total + heard.loss, {**terms, **heard.terms}
         return Loss(total, terms | {"validation_nats": criterion}, criterion="validation_nats")
+
+    def pairs(self, config: MeanConfig, seeds: Tensor) -> times.Pairs:
+        """The mean flows' times, one pair per clip: only r = t until jumps are learnt, in validation never only."""
+        equal = config.fraction_equal if self.jumping or not self.training else 1.0
+        return times.logit_normal_pairs(seeds, equal, TIMES, config.fraction_uniform, config.fraction_to_data)
 
     def calibrate(self, batches: Iterable[Batch], sample: OneStep) -> Mapping[str, float]:
         """Choose on validation clips what decoding starts from."""

@@ -228,8 +228,19 @@ class TestWithoutCodec:
 
 def test_every_problem_of_a_mean_flows_config_at_once():
     with pytest.raises(ValueError) as found:
-        model_of("mean_flow", fraction_equal=2.0, guidance_low=0.9, guidance_high=0.1, guidance_mix=1.0, flow_depth=0)
-    assert all(key in str(found.value) for key in ("fraction_equal", "guidance_low", "guidance_mix", "flow_depth"))
+        model_of(
+            "mean_flow",
+            fraction_equal=2.0,
+            jump_start=1.0,
+            guidance_low=0.9,
+            guidance_high=0.1,
+            guidance_mix=1.0,
+            flow_depth=0,
+        )
+    assert all(
+        key in str(found.value)
+        for key in ("fraction_equal", "jump_start", "guidance_low", "guidance_mix", "flow_depth")
+    )
     for wrong in ({"num_steps": 0}, {"temperature": -1.0}, {"guidance_low": 0.7, "guidance_high": 0.2}):
         with pytest.raises(ValueError, match="expected"):
             plugins.load("families", "mean_flow").Sampling(**wrong)
@@ -265,3 +276,16 @@ class TestTheTemperatureChosenOnValidation:
         wanted = Request(clips.seeds, clips.data.mask.sum(1), {"latent": model.encode(clips)})
         found = [model.generate(wanted, model.Sampling(temperature=t)).value for t in (None, 0.4, 0.0)]
         assert torch.allclose(found[0], found[1], atol=1e-6) and not torch.allclose(found[0], found[2], atol=1e-4)
+
+
+@every_case(MEAN_FLOWS)
+def test_jumps_are_learnt_and_heard_from_when_the_config_says_and_validated_always(name, ground):
+    model, batch = prepared(name, ground, jump_start=0.5)
+    by_step = {}
+    for step, training in ((4, True), (5, True), (4, False)):
+        model.begin_step(step, 10)
+        model.train(training)
+        terms = model.loss(batch, "model", step).terms
+        by_step[step, training] = bool(terms["flow_error_r_before_t"].isfinite().any())
+        assert ("mel_distance_sample" in terms) == (by_step[step, training] and ground == "codec")
+    assert by_step == {(4, True): False, (5, True): True, (4, False): True}

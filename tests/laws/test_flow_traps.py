@@ -147,18 +147,6 @@ def test_the_derivative_is_computed_in_full_precision(name, ground, monkeypatch)
     assert torch.bfloat16 in seen[False] and seen[True] == {torch.float32}
 
 
-@every_case(MEAN_FLOWS)
-def test_averages_are_learnt_from_when_the_config_says_and_validated_always(name, ground):
-    model, batch = prepared(name, ground, average_start=0.5)
-    by_step = {}
-    for step, training in ((4, True), (5, True), (4, False)):
-        model.begin_step(step, 10)
-        model.train(training)
-        apart = model.loss(batch, "model", step).terms["flow_error_r_before_t"]
-        by_step[step, training] = bool(apart.isfinite().any())
-    assert by_step == {(4, True): False, (5, True): True, (4, False): True}
-
-
 @pytest.mark.parametrize("ground", ["codec", "absent"])
 def test_with_equal_tangents_both_mean_flows_have_one_gradient(ground):
     gradients, raw = [], []

@@ -19,6 +19,7 @@ SMALL = {
     "split.num_excerpts": 4,
     "split.excerpt_duration_s": 2.0,
     "classifiers.audio.num_steps": 20,
+    "baselines.systems": ["ogg_opus", "original"],
     "model.latent_dim": 8,
     "model.width": 16,
     "model.depth": 1,
