@@ -28,7 +28,7 @@ class Pairs:
 
 def generators(seeds: Tensor, purpose: int) -> Iterator[np.random.Generator]:
     """A generator for each clip, to be used before the next is asked for; each purpose has a stream of its own, so that
-    draws never depend on each other. It is one generator, set to each clip's key: making one asks the system for entropy that a key replaces.
+    draws never depend on each other. It is one generator, set to each clip's key, since making one costs more.
     """
     source = np.random.Philox(key=[0, purpose])
     generator, start = np.random.Generator(source), source.state

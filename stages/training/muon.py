@@ -5,8 +5,8 @@
 
 The factor brings updates to AdamW's usual size, so that one learning rate serves both. The polynomial is computed on
 the Gram matrix n n', the smaller side squared: two thirds of the time that powers of n itself take. Matrices of one
-shape, lying or standing, go through it together, since small ones cost more calls than sums. All in float32: torch's own Muon
-works in bfloat16, which is 28 times slower on a CPU without instructions for it.
+shape, lying or standing, go through it together, since small ones cost more calls than sums. All in float32: torch's
+own Muon works in bfloat16, which is 28 times slower on a CPU without instructions for it.
 
 Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
 Muon is Scalable for LLM Training, Liu et al., 2025, https://arxiv.org/abs/2502.16982 (the factor).

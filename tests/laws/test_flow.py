@@ -1,5 +1,6 @@
 """Paths, times and samplers, against closed forms in float64."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +76,17 @@ def test_noise_depends_on_the_clips_seed_alone_and_longer_noise_begins_with_shor
     assert not torch.equal(one, times.normal(torch.tensor([5, 9]), (7, 3), 2))
     large = times.normal(torch.tensor([1]), (200000,), 1)
     assert abs(float(large.mean())) < 0.01 and abs(float(large.std()) - 1) < 0.01
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1, -3])
+def test_a_clips_stream_is_philox_with_its_seed_and_purpose_as_key(seed):
+    """Streams that were written hold the seed alone, so this may never change."""
+    key = np.array([seed % 2**64, 5], np.uint64)
+    others = [1, seed, 2]
+    expected = np.random.Generator(np.random.Philox(key=key)).standard_normal((3, 3), dtype=np.float32)
+    assert times.normal(torch.tensor(others), (3, 3), 5)[1].numpy().tolist() == expected.tolist()
+    expected = np.random.Generator(np.random.Philox(key=key)).random(3).astype(np.float32)
+    assert times.uniform(torch.tensor(others), 5, 3)[1].numpy().tolist() == expected.tolist()
 
 
 def test_time_pairs_are_ordered_logit_normal_and_equal_as_often_as_asked():
