@@ -23,7 +23,7 @@ study-audio: $(VENV)/installed ## the codec by method, steps and temperature: wh
 	cd audio_study && OMP_NUM_THREADS=1 PYTHONPATH=.. python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 
 test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow and not bench" --campaigns 5
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not bench" --campaigns 5
 
 chaos: $(VENV)/installed      ## the faults again with many more kills; their table goes into README.md
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m fault --campaigns $(or $(CAMPAIGNS),25)
