@@ -16,6 +16,7 @@ from stages.pipeline import artifacts, params, plugins, shards, stage, store
 from stages.pipeline.store import Store
 from stages.protocols.clips import Clips, Part
 from stages.protocols.representation import Representation
+from stages.protocols.spec import Code
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,19 @@ def units(parts: Mapping[str, Sequence[Part]], num_shards: int) -> Iterator[Unit
 
 
 def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> dict[str, Any]:
-    """Write one shard, and the references where its codes are the test's."""
-    kind, codes, kept = clips_of(representation), [], []
-    for clip in kind.read(clips, unit.parts):
-        codes.append(representation.encode(clip))
-        kept += [clip] if unit.split == "test" else []
+    """Write one shard, clip by clip, and the references where its codes are the test's."""
+    kind, kept, folder = clips_of(representation), [], cache / unit.split
+
+    def codes() -> Iterator[Code]:
+        for clip in kind.read(clips, unit.parts):
+            kept.extend([clip] if unit.split == "test" else [])
+            yield representation.encode(clip)
+
+    shard = shards.write_shard(folder, unit.number, codes())
     references = kind.write_references(cache / "references", unit.number, kept, unit.parts) if kept else []
-    sums = shards.plain_sums(shards.sums(codes, representation.spec.data)) if unit.split == "train" else None
-    shard = shards.write_shard(cache / unit.split, unit.number, codes)
+    sums = None
+    if unit.split == "train":
+        sums = shards.plain_sums(shards.sums(shards.records(folder, shard), representation.spec.data))
     return {"shard": params.plain(shard), "sums": sums, "references": references}
 
 

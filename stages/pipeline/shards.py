@@ -12,7 +12,7 @@ crop of a record costs the pages of that crop. Each file's sha256 is checked whe
 import hashlib
 import json
 import mmap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -21,10 +21,9 @@ import numpy as np
 import safetensors.numpy
 
 from stages.pipeline import artifacts, half
+from stages.pipeline.spool import DTYPES, Rows, Spool
 from stages.protocols.spec import Code, Field, Statistics
 
-DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8"}
-DTYPES |= {"I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 REMEDY = "delete its folder and run `dvc repro` again"
 
 
@@ -42,29 +41,45 @@ def shard_of(piece: str, num_shards: int) -> int:
     return int.from_bytes(hashlib.sha256(piece.encode()).digest()[:8], "big") % num_shards
 
 
-def write_shard(folder: Path, number: int, codes: Sequence[Code]) -> Shard:
-    """Write the codes, sorted by id, as shard_<number>.safetensors."""
-    codes = sorted(codes, key=lambda code: code.id)
-    arrays = _stacked("data", [code.data for code in codes])
-    arrays["starts"] = arrays.pop("data/starts")
-    if any(code.mask.ndim > 1 or not code.mask.all() for code in codes):
-        arrays["mask"] = np.concatenate([code.mask for code in codes])
-    for kind, parts in (("condition", [c.conditions for c in codes]), ("side", [c.side for c in codes])):
-        for name in sorted({name for part in parts for name in part}):
-            arrays |= _stacked(f"{kind}/{name}", [part.get(name) for part in parts])
+def write_shard(folder: Path, number: int, codes: Iterable[Code]) -> Shard:
+    """Write the codes, sorted by id, as shard_<number>.safetensors; they may come one at a time."""
     path = folder / f"shard_{number:03d}.safetensors"
-    artifacts.write_bytes(path, safetensors.numpy.save(arrays))
-    return Shard(path.name, artifacts.sha256(path), tuple(code.id for code in codes))
+    with artifacts.room_for(path), Spool(folder) as spool:
+        records = sorted((_spooled(spool, code) for code in codes), key=lambda record: record.id)
+        arrays = _stacked(spool, "data", [record.data for record in records])
+        arrays["starts"] = arrays.pop("data/starts")
+        if not all(record.unmasked for record in records):
+            arrays["mask"] = [record.mask for record in records]
+        for name in sorted({name for record in records for name in record.parts}):
+            arrays |= _stacked(spool, name, [record.parts.get(name) for record in records])
+        spool.write(path, arrays)
+    return Shard(path.name, artifacts.sha256(path), tuple(record.id for record in records))
 
 
-def _stacked(name: str, values: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class _Record:
+    """A code whose arrays wait on a spool."""
+
+    id: str
+    data: Rows
+    mask: Rows
+    unmasked: bool
+    parts: Mapping[str, Rows]
+
+
+def _spooled(spool: Spool, code: Code) -> _Record:
+    kinds = (("condition", code.conditions), ("side", code.side))
+    parts = {f"{kind}/{name}": value for kind, values in kinds for name, value in values.items()}
+    unmasked = code.mask.ndim == 1 and bool(code.mask.all())
+    data, mask = spool.add("data", code.data), spool.add("mask", code.mask)
+    return _Record(code.id, data, mask, unmasked, {name: spool.add(name, value) for name, value in parts.items()})
+
+
+def _stacked(spool: Spool, name: str, rows: Sequence[Rows | None]) -> dict[str, list[Rows]]:
     """The rows of all records, one after the other, and where each record's start."""
-    known = next(value for value in values if value is not None)
-    rows = [np.zeros((0, *known.shape[1:]), known.dtype) if value is None else value for value in values]
-    if any(row.ndim == 0 for row in rows):
-        raise ValueError(f"{name}: a record's array needs a first axis, shape (1,) for a single number")
-    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return {name: np.concatenate(rows), f"{name}/starts": starts}
+    lengths = [0 if one is None else one.shape[0] for one in rows]
+    starts = np.cumsum([0, *lengths], dtype=np.int64)
+    return {name: [one for one in rows if one is not None], f"{name}/starts": [spool.add(f"{name}/starts", starts)]}
 
 
 def write_index(folder: Path, version: str, shards: Iterable[Shard]) -> None:
@@ -119,6 +134,12 @@ class Shards(Sequence[Code]):
         if num != len(shard.ids):
             raise artifacts.Damaged(f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
         return _Mapped(arrays)
+
+
+def records(folder: Path, shard: Shard) -> Iterator[Code]:
+    """The records of one shard, before there is an index."""
+    opened = _Mapped(mapped(folder / shard.path))
+    return (opened.record(name, row) for row, name in enumerate(shard.ids))
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:

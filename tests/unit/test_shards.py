@@ -1,11 +1,14 @@
 """Shards give back what was written, one record at a time, name damage, and sum up what numpy would."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from stages.pipeline import artifacts, shards
+from stages.pipeline.spool import DTYPES, Spool
 from stages.protocols.spec import Code, Field
 
 BINS = Field(frame=(5,), rate_hz=75.0)
@@ -105,6 +108,43 @@ def test_codes_of_another_version_are_refused(tmp_path):
     store(tmp_path, CODES)
     with pytest.raises(ValueError, match="v1.*v2"):
         shards.Shards(tmp_path, "v2")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_file_is_what_safetensors_would_write_of_whole_arrays(tmp_path, order):
+    """In every type of the format, rows coming in turns and an array at a time."""
+    whole, rows = {}, {}
+    with Spool(tmp_path) as spool:
+        for place, (name, dtype) in enumerate(list(DTYPES.items())[::order]):
+            parts = [(9 * rng(place).random((length, 3))).astype(dtype) for length in (2, 0, place)]
+            rows |= {f"{name} {way}": [spool.add(name, part) for part in parts] for way in "ba"}
+            whole |= {f"{name} {way}": np.concatenate(parts) for way in "ba"}
+        spool.write(tmp_path / "found", rows)
+    assert (tmp_path / "found").read_bytes() == safetensors.numpy.save(whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["found"]
+
+
+def test_rows_of_one_array_are_of_one_kind(tmp_path):
+    with Spool(tmp_path) as spool:
+        for other in (np.zeros((2, 4), "f4"), np.zeros((2, 3), "f8")):
+            with pytest.raises(ValueError, match="side/x: records have rows of different shapes or types"):
+                spool.write(tmp_path / "x", {"side/x": [spool.add("x", np.zeros((2, 3), "f4")), spool.add("x", other)]})
+        with pytest.raises(ValueError, match="x: arrays of complex128 cannot be kept"):
+            spool.add("x", np.zeros((2, 3), complex))
+
+
+def test_a_shard_is_written_with_one_record_in_memory(tmp_path):
+    """Codes that come one by one are gone when the next comes."""
+    alive = []
+
+    def codes():
+        for place in range(5):
+            assert not any(one() is not None for one in alive[:-1]), "the last but one is still held"
+            one = code(f"{place}", 3)
+            alive.append(weakref.ref(one.data))
+            yield one
+
+    assert shards.write_shard(tmp_path, 0, codes()).ids == ("0", "1", "2", "3", "4")
 
 
 def test_a_record_needs_rows(tmp_path):
