@@ -87,7 +87,6 @@ class Spool:
         for one in rows:
             self.file.seek(one.offset)
             left = one.num_bytes
-            while left:
-                chunk = self.file.read(min(left, CHUNK))
+            while chunk := self.file.read(min(left, CHUNK)):
                 left -= len(chunk)
                 yield chunk
