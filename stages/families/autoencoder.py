@@ -43,7 +43,7 @@ class AutoencoderConfig:
     commitment_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if found := codec.problems(self) + codec.no_parts(self, "postfilter_share"):
+        if found := codec.problems(self) + codec.not_shares(self, "postfilter_share", may_be_none=False):
             raise ValueError("\n".join(found))
 
 

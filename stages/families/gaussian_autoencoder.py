@@ -71,7 +71,7 @@ class GaussianAutoencoderConfig:
     """Of that sample."""
 
     def __post_init__(self) -> None:
-        found = codec.problems(self) + codec.no_parts(self, "postfilter_share")
+        found = codec.problems(self) + codec.not_shares(self, "postfilter_share", may_be_none=False)
         for name in ("heard_weight", "heard_temperature"):
             if not getattr(self, name) >= 0:
                 found.append(f"{name} = {getattr(self, name)}: expected at least 0")

@@ -40,10 +40,12 @@ def problems(config: Any) -> list[str]:
     return found
 
 
-def no_parts(config: Any, *names: str) -> list[str]:
-    """Which of these fields are no share of a crop that anything could learn from."""
+def not_shares(config: Any, *names: str, may_be_none: bool = True) -> list[str]:
+    """Which of these fields do not lie within 0 and 1, or are 0 where there must be something to learn from."""
     values = {name: getattr(config, name) for name in names}
-    return [f"{name} = {value}: expected above 0, to 1" for name, value in values.items() if not 0 < value <= 1]
+    expected = "0 to 1" if may_be_none else "above 0, to 1"
+    wrong = {name: value for name, value in values.items() if not 0 <= value <= 1 or (value == 0 and not may_be_none)}
+    return [f"{name} = {value}: expected {expected}" for name, value in wrong.items()]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from stages.pipeline import plugins
 from stages.protocols.model import Batch, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import codec
-from stages.training.codec import Codec
+from stages.training.codec import Codec, not_shares
 from stages.training.ground import DROP, HIDE, NOISE, TIMES, Frames, OneStep, Whole, per_cell
 from stages.training.residual import Residual
 from stages.training.velocity import MODULATION_WIDTH, AverageVelocity, Context, Errors, Lesson, TrainingGuidance
@@ -117,7 +117,7 @@ class MeanConfig(Config):
 def problems(config: Config) -> list[str]:
     """What is wrong with the fields that all flows share."""
     found = [] if config.encoder == "absent" else codec.problems(config)
-    found += codec.no_parts(config, "postfilter_share", "heard_share")
+    found += not_shares(config, "postfilter_share", "heard_share", may_be_none=False)
     if config.encoder == "frozen" and config.quantiser == "rvq" and 0 < config.flow_start <= config.quantiser_start:
         late = f"quantiser_start = {config.quantiser_start}, which a frozen encoder would never reach"
         found.append(f"flow_start = {config.flow_start}: expected above {late}")
@@ -125,12 +125,6 @@ def problems(config: Config) -> list[str]:
         if getattr(config, name) < 1:
             found.append(f"{name} = {getattr(config, name)}: expected at least 1")
     return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "fraction_uniform", "least_std")
-
-
-def not_shares(config: Config, *names: str) -> list[str]:
-    """Which of these fields do not lie within 0 and 1."""
-    values = {name: getattr(config, name) for name in names}
-    return [f"{name} = {value}: expected 0 to 1" for name, value in values.items() if not 0 <= value <= 1]
 
 
 def mean_problems(config: MeanConfig) -> list[str]:
