@@ -83,4 +83,8 @@ def render(page: Page) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return (environment.get_template("study_page.html.j2").render(page=page) + "\n").encode()
+    rows: dict[tuple[str, str, str], dict[int, Line]] = {}
+    for line in page.lines:
+        rows.setdefault((line.family, *line.place), {})[line.num_steps] = line
+    known = {"rows": rows, "steps": sorted({line.num_steps for line in page.lines})}
+    return (environment.get_template("study_page.html.j2").render(page=page, **known) + "\n").encode()

@@ -124,7 +124,10 @@ def test_the_page_shows_every_grid_and_asks_for_nothing(small):
             shown = page.evaluate("[...document.images].filter((image) => image.naturalWidth > 0).length")
             assert shown == 4 == page.evaluate("document.images.length"), "held out, reconstructed, 1 and 2 steps"
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert page.evaluate("document.querySelectorAll('#table tbody tr').length") == 3
+        rows = "[...document.querySelectorAll('#table tbody tr')]"
+        found = page.evaluate(f"{rows}.map((row) => [...row.cells].map((cell) => cell.innerText))")
+        assert [row[:3] for row in found] == [[*cell.split("-")[:3]] for cell in CELLS]
+        assert [bool(text) for row in found for text in row[3:]] == [True, False] * 2 + [True] * 4
         assert page.problems() == []
         asked = {url for url in page.requests() if not url.startswith("data:")}
         assert asked == {page_file.resolve().as_uri()}
