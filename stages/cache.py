@@ -16,7 +16,6 @@ from stages.pipeline import artifacts, params, plugins, shards, stage, store
 from stages.pipeline.store import Store
 from stages.protocols.clips import Clips, Part
 from stages.protocols.representation import Representation
-from stages.protocols.spec import Code
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,14 @@ def encode(representation: Representation, clips: Path, cache: Path, unit: Unit)
     """Write one shard, clip by clip, and the references where its codes are the test's."""
     kind, kept, folder = clips_of(representation), [], cache / unit.split
 
-    def codes() -> Iterator[Code]:
-        for clip in kind.read(clips, unit.parts):
-            kept.extend([clip] if unit.split == "test" else [])
-            yield representation.encode(clip)
+    def code(clip: Any) -> Any:
+        kept.extend([clip] if unit.split == "test" else [])
+        return representation.encode(clip)
 
-    shard = shards.write_shard(folder, unit.number, codes())
+    shard = shards.write_shard(folder, unit.number, map(code, kind.read(clips, unit.parts)))
     references = kind.write_references(cache / "references", unit.number, kept, unit.parts) if kept else []
-    sums = None
-    if unit.split == "train":
-        sums = shards.plain_sums(shards.sums(shards.records(folder, shard), representation.spec.data))
+    records = shards.records(folder, shard) if unit.split == "train" else None
+    sums = records and shards.plain_sums(shards.sums(records, representation.spec.data))
     return {"shard": params.plain(shard), "sums": sums, "references": references}
 
 
