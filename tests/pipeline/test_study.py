@@ -184,7 +184,7 @@ def test_a_change_reaches_exactly_what_depends_on_it(whole, case):
         ("seeds: [0, 1", "seeds: [0, 0", "expected a list of different names"),
         ("seeds: [0, 1", "seeds: [0, a", "expected int"),
         ("num_steps: [1,", "num_steps: [0,", "expected at least 1"),
-        ("flow_width: 96", "flow_widht: 96", "did you mean 'flow_width'"),
+        ("flow_width: 64", "flow_widht: 64", "did you mean 'flow_width'"),
         ("  mean_flow:\n    model:", "  mean_flow:\n    trian:", "did you mean 'train'"),
         ("patch: 4", "patch: 3", "patch = 3: expected an even number"),
     ],
