@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from stages.pipeline import gpus, ranks, stage
+from stages.pipeline import gpus, ranks, stage, workers
 
 NUM_RESTARTS = 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -73,6 +73,7 @@ def finish(ended: Path, code: int) -> None:
 
 def enter(folder: Path, run: Callable[..., None], *arguments: Any) -> int:
     """What each rank does; returns its exit code."""
+    agent = os.getppid()
     stage.die_with_parent()
     stage.keep_memory()
     os.setpgid(0, 0)  # Ctrl-C reaches the process that started us, which passes it on: twice would not wait for a save
@@ -94,6 +95,8 @@ def enter(folder: Path, run: Callable[..., None], *arguments: Any) -> int:
         traceback.print_exc()
         (folder / "ended" / f"rank_{ranks.rank()}").write_text(f"{type(problem).__name__}: {problem}")
         sys.exit(1)
+    finally:
+        workers.follow(agent)  # or torch would wait for a dead agent to read what this returns
     return 0
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -44,7 +45,7 @@ def shard_of(piece: str, num_shards: int) -> int:
 def write_shard(folder: Path, number: int, codes: Iterable[Code]) -> Shard:
     """Write the codes, sorted by id, as shard_<number>.safetensors; they may come one at a time."""
     path = folder / f"shard_{number:03d}.safetensors"
-    with artifacts.room_for(path), Spool(folder) as spool:
+    with artifacts.room_for(path), closing(Spool(folder)) as spool:
         records = sorted((_spooled(spool, code) for code in codes), key=lambda record: record.id)
         arrays = _stacked(spool, "data", [record.data for record in records])
         arrays["starts"] = arrays.pop("data/starts")

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -37,19 +36,14 @@ class Rows:
 
 
 class Spool:
-    """As a context; `folder`: where the rows wait."""
+    """`folder`: where the rows wait, until it is closed."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.TemporaryFile(dir=folder)
         self.end = 0
 
-    def __enter__(self) -> "Spool":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.file.close()
 
     def add(self, name: str, values: np.ndarray) -> Rows:
@@ -71,10 +65,8 @@ class Spool:
             first, *others = rows = arrays[name]
             if any((one.shape[1:], one.dtype) != (first.shape[1:], first.dtype) for one in others):
                 raise ValueError(f"{name}: records have rows of different shapes or types")
-            shape, end = (
-                [sum(one.shape[0] for one in rows), *first.shape[1:]],
-                start + sum(one.num_bytes for one in rows),
-            )
+            shape = [sum(one.shape[0] for one in rows), *first.shape[1:]]
+            end = start + sum(one.num_bytes for one in rows)
             header[name] = {"dtype": first.dtype, "shape": shape, "data_offsets": [start, end]}
             start = end
         told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

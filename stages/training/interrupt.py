@@ -1,13 +1,20 @@
-"""SIGTERM and Ctrl-C end training after the step under way, with a checkpoint; a second one ends it at once."""
+"""SIGTERM and Ctrl-C end training after the step under way, with a checkpoint; a later one ends it at once.
+
+What follows within ECHO_S is the same one: when a process of many threads is killed, the kernel tells its children
+(PR_SET_PDEATHSIG) once for each thread that they pass to.
+"""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO_S = 1.0
 
 
 @dataclass
@@ -30,12 +37,16 @@ def watched() -> Iterator[Request]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    patience_ends = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        nonlocal patience_ends
+        if not request.signal:
+            request.signal, patience_ends = number, time.monotonic() + ECHO_S
+        elif time.monotonic() > patience_ends:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, note)

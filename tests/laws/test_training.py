@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from stages.protocols.spec import Code, Field, Spec
-from stages.training import batches, loader, loop, seeds
+from stages.training import batches, interrupt, loader, loop, seeds
 from stages.training.config import TrainConfig
 from stages.training.ema import Average
 from stages.training.muon import Muon
@@ -397,3 +398,20 @@ def test_a_killed_process_leaves_a_checkpoint_that_goes_on(tmp_path):
     assert done.returncode == -9, done.stderr
     shutil.copytree(tmp_path / "cut", tmp_path / "copy")
     same(fitted(case, CONFIG, tmp_path / "cut"), whole)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_echoes_of_a_signal_are_one_request_and_a_later_one_is_another(number, monkeypatch):
+    heard = []
+    outside = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with interrupt.watched() as request:
+            for _ in range(3):  # as the kernel tells the child of many threads
+                signal.raise_signal(number)
+            assert request.signal == number and heard == []
+            now = time.monotonic()
+            monkeypatch.setattr(time, "monotonic", lambda: now + interrupt.ECHO_S)
+            signal.raise_signal(number)
+            assert heard == [number]
+    finally:
+        signal.signal(number, outside)

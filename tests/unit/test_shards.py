@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_codes_of_another_version_are_refused(tmp_path):
 def test_the_file_is_what_safetensors_would_write_of_whole_arrays(tmp_path, order):
     """In every type of the format, rows coming in turns and an array at a time."""
     whole, rows = {}, {}
-    with Spool(tmp_path) as spool:
+    with closing(Spool(tmp_path)) as spool:
         for place, (name, dtype) in enumerate(list(DTYPES.items())[::order]):
             parts = [(9 * rng(place).random((length, 3))).astype(dtype) for length in (2, 0, place)]
             rows |= {f"{name} {way}": [spool.add(name, part) for part in parts] for way in "ba"}
@@ -125,7 +126,7 @@ def test_the_file_is_what_safetensors_would_write_of_whole_arrays(tmp_path, orde
 
 
 def test_rows_of_one_array_are_of_one_kind(tmp_path):
-    with Spool(tmp_path) as spool:
+    with closing(Spool(tmp_path)) as spool:
         for other in (np.zeros((2, 4), "f4"), np.zeros((2, 3), "f8")):
             with pytest.raises(ValueError, match="side/x: records have rows of different shapes or types"):
                 spool.write(tmp_path / "x", {"side/x": [spool.add("x", np.zeros((2, 3), "f4")), spool.add("x", other)]})
