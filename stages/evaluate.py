@@ -16,7 +16,7 @@ from stages.numerics import scoring
 from stages.pipeline import artifacts, plugins, stage
 from stages.pipeline.params import Experiment, Params, leaves, near, plain
 from stages.protocols.metric import Evidence
-from stages.training import device
+from stages.training import device, family_config
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,20 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
 
 def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, Any] | None:
     """The experiment's numbers: shared sections, its overrides and the family's defaults; None after problems."""
-    try:
-        family: Any = plugins.load("families", experiment.family)
-    except ValueError as problem:
-        params.problem(f"{where}.family: {problem}")
+    model = family_config.of(params, where.removeprefix("experiments."), experiment)
+    if model is None:
         return None
-    network = {"network": experiment.network} if experiment.network else {}
-    model = params.shared("model", family.Config, {**experiment.model, **network}, where=f"{where}.model")
+    family: Any = plugins.load("families", experiment.family)
     readers = (family.Sampling, plugins.stage("compress").Config, plugins.stage("sample").Own)
     sampling = [params.shared("sample", kind, experiment.sample, where=f"{where}.sample") for kind in readers]
-    if model is None or None in sampling:
+    if None in sampling:
         return None
     return {
         "representation": experiment.representation,
         "family": experiment.family,
         "classifier": experiment.classifier,
-        **network,
+        "start_from": experiment.start_from,
+        **({"network": experiment.network} if experiment.network else {}),
         "model": {key: value for key, value in plain(model).items() if key != "network"},
         "train": {**params.mapping("train"), **experiment.train},
         "sample": {key: value for part in sampling for key, value in plain(part).items()},

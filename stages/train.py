@@ -4,7 +4,6 @@ With `train.processes` above 1 the stage starts so many, each of which calls `ru
 them already, on one machine or many, it finds itself one of them (pipeline/ranks.py).
 """
 
-import dataclasses
 import re
 import shutil
 import sys
@@ -17,9 +16,9 @@ from typing import Any
 import torch
 
 from stages.pipeline import artifacts, checkpoints, launch, plugins, ranks, shards, stage, tracking
-from stages.pipeline.params import Experiment, Params, parse, plain
+from stages.pipeline.params import Params, parse, plain
 from stages.pipeline.stage import Needs
-from stages.training import device, loop, model_folder
+from stages.training import device, family_config, loop, model_folder, start
 from stages.training.config import TrainConfig
 from stages.training.loader import Dataset
 
@@ -35,6 +34,8 @@ class Config:
     model: Mapping[str, Any]
     """The family's Config as plain data."""
     train: TrainConfig
+    start_from: str = start.SCRATCH
+    """The experiment whose model fills the part that both have, or scratch."""
 
 
 def configure(params: Params, key: str | None) -> Needs | None:
@@ -46,44 +47,28 @@ def configure(params: Params, key: str | None) -> Needs | None:
         return None
     train = params.shared("train", TrainConfig, experiment.train, where=f"experiments.{key}.train")
     module = params.mapping(f"representations.{experiment.representation}").get("module")
-    model = model_config(params, str(key), experiment)
-    if train is None or model is None:
+    model = family_config.of(params, str(key), experiment)
+    origin = start.checked(params, str(key), experiment, model) if model else None
+    if train is None or model is None or origin is None:
         return None
     loads = [("families", experiment.family), ("representations", str(module))]
     loads += [("networks", experiment.network)] if experiment.network else []
-    return Needs(Config(str(key), str(module), experiment.family, plain(model), train), tuple(loads))
+    own = Config(str(key), str(module), experiment.family, plain(model), train, experiment.start_from)
+    return Needs(own, (*loads, *origin))
 
 
-def model_config(params: Params, key: str, experiment: Experiment) -> Any | None:
-    """The family's Config from the shared section `model` and the experiment; its `network` is the experiment's."""
-    where = f"experiments.{key}"
-    try:
-        family = plugins.load("families", experiment.family)
-    except ValueError as problem:
-        params.problem(f"{where}.family: {problem}")
-        return None
-    takes_network = "network" in {field.name for field in dataclasses.fields(family.Config)}
-    if takes_network != (experiment.network is not None):
-        verb = "runs on a network, name one of " + ", ".join(plugins.names("networks"))
-        params.problem(f"{where}.network: {experiment.family} {verb if takes_network else 'takes none, remove it'}")
-        return None
-    if experiment.network is not None and experiment.network not in plugins.names("networks"):
-        names = ", ".join(plugins.names("networks"))
-        params.problem(f"{where}.network = {experiment.network!r}: there is no such network; there are {names}")
-        return None
-    overrides = dict(experiment.model) | ({"network": experiment.network} if takes_network else {})
-    return params.shared("model", family.Config, overrides, where=f"{where}.model")
+def run(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> None:
+    """Train, going on from `work` where an earlier run was cut off, and write the model folder.
 
-
-def run(config: Config, cache: Path, model: Path, work: Path) -> None:
-    """Train, going on from `work` where an earlier run was cut off, and write the model folder."""
+    `origin`: the model folder to start from, which nobody looks at where config.start_from is scratch.
+    """
     if config.train.processes > 1 and not ranks.launched():
-        return launch.together(config.train.processes, run, config, cache, model, work)
+        return launch.together(config.train.processes, run, config, cache, origin, model, work)
     with ranks.joined(config.train.processes):
-        fit(config, cache, model, work)
+        fit(config, cache, origin, model, work)
 
 
-def fit(config: Config, cache: Path, model: Path, work: Path) -> None:
+def fit(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> None:
     """As one process, or one of the ranks, of which the first writes."""
     representation = plugins.load("representations", config.representation).load(cache / "representation")
     spec, statistics = representation.spec, shards.load_statistics(cache / "statistics.safetensors")
@@ -94,7 +79,11 @@ def fit(config: Config, cache: Path, model: Path, work: Path) -> None:
         torch.manual_seed(config.train.seed)  # the initial weights
         family = plugins.load("families", config.family)
         settings = parse(family.Config, config.model, where="model")
-        network = family(settings, spec, statistics, representation.signal).to(device.best())
+        network = family(settings, spec, statistics, representation.signal)
+        if config.start_from != start.SCRATCH:
+            part = start.take_over(network, model_folder.load(origin))
+            print(f"the {part} is that of {origin}", file=sys.stderr)
+        network.to(device.best())
         with live(config, work) as listen:
             best = loop.fit(network, train, valid, config.train, work, listen)
         if not ranks.first():
@@ -102,7 +91,7 @@ def fit(config: Config, cache: Path, model: Path, work: Path) -> None:
         with artifacts.new_folder(model) as draft:
             shutil.copyfile(work / loop.LOG, draft / loop.LOG)
             training = plain(config.train) | {"selected": plain(best)}
-            facts = model_folder.Facts(config.name, config.family, config.representation, training)
+            facts = model_folder.Facts(config.name, config.family, config.representation, training, config.start_from)
             model_folder.save(draft, network, representation, statistics, facts)
         shutil.rmtree(work)
     print(f"{model}: {best}", file=sys.stderr)

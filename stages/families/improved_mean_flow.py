@@ -17,7 +17,7 @@ Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from stages.numerics import jvp, paths
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
+from stages.training.codec import Codec
 from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Head, Lesson, in_pairs, squares
 
@@ -52,6 +53,18 @@ class ImprovedMeanFlow(GenerativeModel):
         (frame,) = spec.data.frame
         with_guess = self.latent is not None
         self.head = Head(frame, config.flow_width, with_guess) if config.velocity == "head" else None
+
+    @classmethod
+    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
+        return residual_flow.parts(config)
+
+    @classmethod
+    def missing(cls, config: Any) -> list[str]:
+        return residual_flow.missing(config)
+
+    @property
+    def codec(self) -> Codec:
+        return self.flow.codec
 
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flow.begin_step(step, num_steps)
@@ -104,10 +117,10 @@ class ImprovedMeanFlow(GenerativeModel):
         return residual_flow.num_calls(sampling, self.sample)
 
     def encode(self, batch: Batch) -> Masked:
-        return super().encode(batch) if self.latent is None else self.flow.codec.encode(batch)
+        return super().encode(batch) if self.latent is None else self.codec.encode(batch)
 
     def quantise(self, z: Masked) -> Masked:
-        return super().quantise(z) if self.codes is None else self.flow.codec.quantise(z)
+        return super().quantise(z) if self.codes is None else self.codec.quantise(z)
 
     def dequantise(self, codes: Masked) -> Masked:
-        return super().dequantise(codes) if self.codes is None else self.flow.codec.dequantise(codes)
+        return super().dequantise(codes) if self.codes is None else self.codec.dequantise(codes)

@@ -14,6 +14,7 @@ Mean Flows for One-step Generative Modeling, Geng et al., 2025, https://arxiv.or
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from stages.numerics import jvp, paths
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
 from stages.protocols.spec import Spec, Statistics
 from stages.training import residual_flow, velocity
+from stages.training.codec import Codec
 from stages.training.residual_flow import ResidualFlow
 from stages.training.velocity import Errors, Lesson, in_pairs, squares
 
@@ -44,6 +46,18 @@ class MeanFlow(GenerativeModel):
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
         self.guidance = residual_flow.training_guidance(config, self.flow)
+
+    @classmethod
+    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
+        return residual_flow.parts(config)
+
+    @classmethod
+    def missing(cls, config: Any) -> list[str]:
+        return residual_flow.missing(config)
+
+    @property
+    def codec(self) -> Codec:
+        return self.flow.codec
 
     def begin_step(self, step: int, num_steps: int) -> None:
         self.flow.begin_step(step, num_steps)
@@ -81,10 +95,10 @@ class MeanFlow(GenerativeModel):
         return residual_flow.num_calls(sampling, self.sample)
 
     def encode(self, batch: Batch) -> Masked:
-        return super().encode(batch) if self.latent is None else self.flow.codec.encode(batch)
+        return super().encode(batch) if self.latent is None else self.codec.encode(batch)
 
     def quantise(self, z: Masked) -> Masked:
-        return super().quantise(z) if self.codes is None else self.flow.codec.quantise(z)
+        return super().quantise(z) if self.codes is None else self.codec.quantise(z)
 
     def dequantise(self, codes: Masked) -> Masked:
-        return super().dequantise(codes) if self.codes is None else self.flow.codec.dequantise(codes)
+        return super().dequantise(codes) if self.codes is None else self.codec.dequantise(codes)

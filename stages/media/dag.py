@@ -48,7 +48,10 @@ class Drawing:
 
 
 def stages(graph: Mapping[str, Any], tree: Mapping[str, Any], without: str = "plan") -> tuple[Stage, ...]:
-    """The stages of a dvc.yaml with its parameters `tree`, in its order; `without` is the one that all depend on."""
+    """The stages of a dvc.yaml with its parameters `tree`, in its order; `without` is the one that all depend on.
+
+    A stage whose members wait for each other is drawn once.
+    """
     names = [name for name in graph if name != without]
     keys = {name: tuple(_keys(graph[name], tree)) for name in names}
     reads = {name: list(_paths(graph[name], tree, ("deps",))) for name in names}
@@ -58,7 +61,11 @@ def stages(graph: Mapping[str, Any], tree: Mapping[str, Any], without: str = "pl
             name,
             str(graph[name].get("do", graph[name]).get("desc", "")),
             keys[name],
-            tuple(other for other in names if any(_overlap(a, b) for a in reads[name] for b in writes[other])),
+            tuple(
+                other
+                for other in names
+                if other != name and any(_overlap(a, b) for a in reads[name] for b in writes[other])
+            ),
         )
         for name in names
     )

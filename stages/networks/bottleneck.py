@@ -146,9 +146,12 @@ class Bottleneck(nn.Module):
     @property
     def active(self) -> bool:
         """Whether latents are quantised: an rvq only is once its codebooks were placed."""
-        if self.coding.quantiser != "rvq":
-            return self.coding.quantiser == "fsq"
-        return self.starting or bool(self.codebooks[0].initted)
+        return self.coding.quantiser != "none" and (self.starting or self.placed)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the codebooks are where latents are; always, but for an rvq that has not started."""
+        return self.coding.quantiser != "rvq" or bool(self.codebooks[0].initted)
 
     @property
     def codebooks(self) -> list[Any]:

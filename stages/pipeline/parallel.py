@@ -1,25 +1,24 @@
 """Run the pipeline with several stages at once: `python -m stages.pipeline.parallel --jobs 2`, which `make repro` does.
 
     plan      first: a mistake in params.yaml stops everything there
-    shared    what experiments depend on and none owns: chains that do not need each other (download ... cache; the
-              classifier), several at once
-    branches  the stages of one experiment, in order; and what no experiment depends on (baseline): several at once
+    chains    stages in order that one call of DVC runs: download ... cache; the classifier; those of one experiment;
+              what no experiment depends on (baseline). Each begins once the chains it needs have ended
     joins     what depends on experiments (report, publish): at the end, with whatever else is not up to date
 
 DVC runs one stage at a time, but its lock is free while a command runs: `dvc --wait-for-lock repro --single-item` in
-several processes makes the same dvc.lock. A branch that fails is named; the others still end, so nothing is lost.
-With GPUs each job at work has one to itself, or as many as its training has processes (CUDA_VISIBLE_DEVICES).
+several processes makes the same dvc.lock. A chain that fails is named; those that do not need it still end, so nothing
+is lost. With GPUs each job at work has one to itself, or as many as its training has processes (CUDA_VISIBLE_DEVICES).
 """
 
 import argparse
+import graphlib
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import networkx
@@ -32,31 +31,31 @@ EACH = "${experiments}"
 PLAN = "plan"
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Chains of names of stages; each is run in its order, those of a field at once."""
+def chains(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> networkx.DiGraph:
+    """The chains, tuples of names of stages, each with an edge to every chain it needs.
 
-    shared: tuple[tuple[str, ...], ...]
-    branches: tuple[tuple[str, ...], ...]
-
-
-def schedule(needs: networkx.DiGraph, per_experiment: Iterable[str]) -> Schedule:
-    """From edges (stage, what it needs) and the names that experiments repeat, such as train for train@a.
-
-    `plan` counts as done. Longer shared chains come first; experiments come in the order of their names, and before the
-    branches that belong to none.
+    From edges (stage, what it needs) and the names that experiments repeat, such as train for train@a. `plan` counts as
+    done, joins are left out. A chain ends where another one waits for its last stage.
     """
     needs = needs.subgraph(set(needs) - {PLAN})
     repeated = set(per_experiment)
-    owned = {name: name.partition("@")[2] for name in needs if name.partition("@")[0] in repeated}
-    before = set().union(*(networkx.descendants(needs, name) for name in owned)) - set(owned)
-    after = set().union(*(networkx.ancestors(needs, name) for name in owned)) - set(owned)
-    order = list(networkx.lexicographical_topological_sort(needs.reverse()))
-    mine = [tuple(name for name in order if owned.get(name) == key) for key in sorted(set(owned.values()))]
-    aside = [(name,) for name in order if name not in owned.keys() | before | after]
-    parts = networkx.weakly_connected_components(needs.subgraph(before))
-    shared = [tuple(name for name in order if name in part) for part in parts]
-    return Schedule(tuple(sorted(shared, key=lambda chain: (-len(chain), chain))), (*mine, *aside))
+    owner = {name: name.partition("@")[2] for name in needs if name.partition("@")[0] in repeated}
+    before = set().union(*(networkx.descendants(needs, name) for name in owner)) - set(owner)
+    after = set().union(*(networkx.ancestors(needs, name) for name in owner)) - set(owner)
+    for part in networkx.weakly_connected_components(needs.subgraph(before)):
+        owner |= dict.fromkeys(part, min(part))
+    owner = {name: owner.get(name, name) for name in needs if name not in after}
+    parts: dict[str, list[list[str]]] = {}
+    for name in networkx.lexicographical_topological_sort(needs.subgraph(owner).reverse()):
+        mine = parts.setdefault(owner[name], [[]])
+        mine[-1].append(name)
+        if any(owner.get(other, owner[name]) != owner[name] for other in needs.predecessors(name)):
+            mine.append([])
+    chain = {name: tuple(part) for mine in parts.values() for part in mine for name in part}
+    found = networkx.DiGraph()
+    found.add_nodes_from(chain.values())
+    found.add_edges_from((chain[a], chain[b]) for a, b in needs.edges if a in chain and chain[a] != chain[b])
+    return found
 
 
 def needs_of(root: Path) -> networkx.DiGraph:
@@ -101,27 +100,43 @@ class Leases:
 
 
 def run(
-    branches: Sequence[Sequence[str]],
+    todo: networkx.DiGraph,
     num_jobs: int,
     names: Sequence[str],
-    needed: Callable[[Sequence[str]], int] = lambda branch: 1,
+    needed: Callable[[Sequence[str]], int] = lambda chain: 1,
 ) -> list[str]:
-    """Run the branches, at most `num_jobs` at once, each with the GPUs it needs; the names of those that failed."""
-    leases = Leases(names)
+    """Run chains, at most `num_jobs` at once, each with the GPUs it needs; the names of those that failed.
 
-    def one(branch: Sequence[str]) -> bool:
-        with leases.some(needed(branch)) as device:
-            return subprocess.run([*DVC, "--single-item", *branch], env=os.environ | device).returncode == 0
+    Of the ready ones those come first that most others wait for, then the longest.
+    """
+    leases, ready, running, failed = Leases(names), [], {}, []
+    waiting_for = {chain: len(networkx.ancestors(todo, chain)) for chain in todo}
 
-    with ThreadPoolExecutor(min(num_jobs, len(names) or num_jobs)) as pool:
-        done = list(pool.map(one, branches))
-    return [" ".join(branch) for branch, good in zip(branches, done, strict=True) if not good]
+    def one(chain: Sequence[str]) -> bool:
+        with leases.some(needed(chain)) as device:
+            return subprocess.run([*DVC, "--single-item", *chain], env=os.environ | device).returncode == 0
+
+    sorter = graphlib.TopologicalSorter({chain: list(todo.successors(chain)) for chain in todo})
+    sorter.prepare()
+    num_jobs = min(num_jobs, len(names) or num_jobs)
+    with ThreadPoolExecutor(num_jobs) as pool:
+        while sorter.is_active():
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda chain: (-waiting_for[chain], -len(chain), chain))
+            free = num_jobs - len(running)
+            running |= {pool.submit(one, chain): chain for chain in ready[:free]}
+            ready = ready[free:]
+            if not running:  # the others need what failed
+                break
+            for job in wait(running, return_when=FIRST_COMPLETED).done:
+                chain = running.pop(job)
+                sorter.done(chain) if job.result() else failed.append(" ".join(chain))
+    return failed
 
 
-def processes_of(branch: Sequence[str]) -> int:
+def processes_of(chain: Sequence[str]) -> int:
     """How many processes the training among these stages starts, by its plan; 1 where there is none."""
     found = [1]
-    for name, _, key in (address.partition("@") for address in branch):
+    for name, _, key in (address.partition("@") for address in chain):
         if name == "train":
             found.append(artifacts.read_json(stage.path_of(name, key))["config"]["train"]["processes"])
     return max(found)
@@ -137,9 +152,9 @@ def main() -> None:
     if num_jobs > 1:
         if code := subprocess.run([*DVC, PLAN]).returncode:
             sys.exit(code)
-        order = schedule(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml")))
-        failed = run(order.shared, num_jobs, gpus.visible())
-        failed = failed or run(order.branches, num_jobs, gpus.visible(), processes_of)
+        failed = run(
+            chains(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml"))), num_jobs, gpus.visible(), processes_of
+        )
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
     sys.exit(subprocess.run(DVC).returncode)

@@ -29,6 +29,8 @@ class Experiment:
     representation: str
     family: str
     classifier: str
+    start_from: str
+    """The experiment from whose model this one takes over what both have in common; scratch: from none."""
     network: str | None = None
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     train: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -26,6 +26,25 @@ from stages.protocols.spec import Field, Spec, Statistics
 from stages.training import losses
 
 COUNTS = ("latent_dim", "width", "depth", "num_codebooks", "frames_per_code", "code_dim", "beam_size")
+FORM = (
+    "network",
+    "width",
+    "depth",
+    "latent_dim",
+    "quantiser",
+    "num_codebooks",
+    "codebook_size",
+    "frames_per_code",
+    "code_dim",
+    "postfilter_width",
+    "compand_power",
+)
+"""The fields that decide what weights there are, and what they are made for."""
+
+
+def form(config: Any) -> dict[str, Any]:
+    """The fields of a family's Config in which two codecs must agree to exchange weights."""
+    return {name: getattr(config, name) for name in FORM}
 
 
 def problems(config: Any) -> list[str]:
@@ -46,6 +65,14 @@ def not_shares(config: Any, *names: str, may_be_none: bool = True) -> list[str]:
     expected = "0 to 1" if may_be_none else "above 0, to 1"
     wrong = {name: value for name, value in values.items() if not 0 <= value <= 1 or (value == 0 and not may_be_none)}
     return [f"{name} = {value}: expected {expected}" for name, value in wrong.items()]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch through a codec that rests."""
+
+    features: Tensor  # of the quantised latent [B, T, width]
+    guess: Tensor  # y, standardised [B, T, F]
 
 
 @dataclass(frozen=True)
@@ -105,6 +132,13 @@ class Codec(nn.Module):
             **narrowed.terms,
         }
         return Learned(loss + criterion, terms, criterion.detach(), features, rough, guess)
+
+    @torch.no_grad()
+    def decoded(self, data: Masked) -> Decoded:
+        """What a decoder on top needs, where the codec itself learns nothing."""
+        narrowed = self.bottleneck(self.encoder(self.standardise(data.value), data.mask), data.mask)
+        features = self.decoder.features(narrowed.value, data.mask)
+        return Decoded(features, self.decoder(features, data.mask))
 
     def guess(self, learned: Learned, mask: Tensor) -> Tensor:
         """The guess for all frames, without a gradient."""

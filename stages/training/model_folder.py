@@ -31,6 +31,8 @@ class Facts:
     """The module in stages/representations."""
     training: Mapping[str, Any]
     """The resolved `train` section, and what was chosen by validation; for the card and the report."""
+    start_from: str = "scratch"
+    """The experiment whose model it took a part over from."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def save(
         "version": representation.spec.version,
         "clip": representation.spec.clip,
         "model": params.plain(model.config),
+        "start_from": facts.start_from,
         "training": dict(facts.training),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "bitrate_kbps": bitrate_kbps(model),
@@ -113,6 +116,7 @@ def card(content: Mapping[str, Any]) -> str:
     settings = [f"| model.{key} | {value} |" for key, value in sorted(params.leaves(content["model"]))]
     settings += [f"| train.{key} | {value} |" for key, value in sorted(params.leaves(content["training"]))]
     coded = f", which compresses to {rate:.2f} kbit/s in fixed-rate packing" if rate else ""
+    origin = began(content["start_from"])
     return f"""---
 library_name: partita
 tags: [{content["clip"]}, generative, {content["family"]}]
@@ -138,14 +142,18 @@ A generative model of {content["clip"]}: the family `{content["family"]}` on the
     loaded.representation   # clip -> code -> clip
 
 **Data and licences.** The corpus is that of the experiment's representation block in params.yaml; its
-`data/raw/<corpus>/manifest.json` lists every piece with its licence where known. Weights trained on it may carry the
-same restrictions, and those of the SoundFont where MIDI was rendered.
+`data/raw/<corpus>/manifest.json` lists every piece with its licence where known{origin}. Weights trained on it may
+carry the same restrictions, and those of the SoundFont where MIDI was rendered.
 
 **Limits.** It knows the sounds of its training corpus and no others; judge it on your own before you rely on it.
 
 | setting | value |
 |---|---|
 """ + "\n".join([*settings, ""])
+
+
+def began(start_from: str) -> str:
+    return "" if start_from == "scratch" else f"; training began with a part of `{start_from}`, whose corpus counts too"
 
 
 def chosen(selected: Mapping[str, Any]) -> str:

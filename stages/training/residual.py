@@ -30,6 +30,10 @@ USUAL_SHARE = 0.1
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 MOST_LOST_DB = 1.2
 """Of the signal-to-distortion ratio, for what temperature brings to the ear."""
+NEVER_PLACED = (
+    "encoder = frozen, but its codebooks were never placed: start from an experiment with a codec, or let flow_start "
+    "be above quantiser_start"
+)
 LOG_SIZE_RANGE = 7.0
 """The expected size of a residual stays within e^+-7 of standardised data."""
 
@@ -65,28 +69,43 @@ class Residual(nn.Module):
             self.codec.bottleneck.start()
         flowing = step >= int(self.config.flow_start * num_steps)
         self.guessing = not (flowing and self.config.encoder == "frozen")
+        if not (self.guessing or self.codec.bottleneck.placed):
+            raise ValueError(NEVER_PLACED)
         self.codec.requires_grad_(self.guessing)
         self.log_size.requires_grad_(flowing)
         self.nothing.requires_grad_(flowing)
         return flowing
 
     def learn(self, batch: Batch, flowing: bool) -> Ground:
-        """The codec's loss and, where the flow learns, the loss of the expected size and the flow's frames."""
+        """The codec's loss and, where the flow learns, the loss of the expected size and the flow's frames.
+
+        Of a codec that rests validation alone knows the loss, which never changes: training saves its time.
+        """
+        mask, whole = batch.data.mask, self.codec.standardise(batch.data.value)
         self.codec.train(self.training and self.guessing)  # frozen: the codebooks rest too
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.guessing):
-            learned = self.codec.learn(batch.data, self.config.postfilter_share)
-        loss, terms, criterion = learned.loss, dict(learned.terms), learned.criterion
-        whole = self.codec.standardise(batch.data.value)
+        if self.training and not self.guessing:
+            decoded = self.codec.decoded(batch.data)
+            nothing = whole.new_zeros(len(whole))
+            return self.left_open(Ground(nothing, {}, nothing, whole, None), decoded.features, decoded.guess, mask)
+        learned = self.codec.learn(batch.data, self.config.postfilter_share)
+        ground = Ground(learned.loss, learned.terms, learned.criterion, whole, None)
         if not flowing:
-            return Ground(loss, terms, criterion, whole, None)
-        features, mask = learned.features.detach(), batch.data.mask
-        y = self.codec.guess(learned, mask)
+            return ground
+        return self.left_open(ground, learned.features.detach(), self.codec.guess(learned, mask), mask)
+
+    def left_open(self, before: Ground, features: Tensor, y: Tensor, mask: Tensor) -> Ground:
+        """What the codec leaves open: the loss of its expected size beside the codec's own, and the flow's frames."""
         log_size = self.expected_log_size(features)
-        actual = ((whole - y).abs() + math.exp(-LOG_SIZE_RANGE)).log()
-        surprise = per_cell(((log_size - actual).abs() * mask.unsqueeze(-1)).flatten(1).sum(1), mask, whole)
-        terms["residual_size_error_nats"] = surprise.detach()
-        frames = self.frames(y, log_size.detach().exp(), features, mask)
-        return Ground(loss + surprise, terms, criterion + surprise.detach(), whole, frames)
+        actual = ((before.whole - y).abs() + math.exp(-LOG_SIZE_RANGE)).log()
+        surprise = per_cell(((log_size - actual).abs() * mask.unsqueeze(-1)).flatten(1).sum(1), mask, before.whole)
+        told = surprise.detach()
+        return Ground(
+            before.loss + surprise,
+            {**before.terms, "residual_size_error_nats": told},
+            before.criterion + told,
+            before.whole,
+            self.frames(y, log_size.detach().exp(), features, mask),
+        )
 
     def expected_log_size(self, features: Tensor) -> Tensor:
         """Ln of the median of the residual's absolute value, [B, T, F]."""

@@ -127,6 +127,23 @@ def problems(config: Config) -> list[str]:
     return found + not_shares(config, "flow_start", "condition_drop", "feature_drop", "fraction_uniform", "least_std")
 
 
+def parts(config: Config) -> dict[str, dict[str, Any]]:
+    """What other models may start from: the whole flow, or its codec where it has one."""
+    own = {"network": config.network, "flow_width": config.flow_width, "flow_depth": config.flow_depth}
+    if config.encoder == "absent":
+        return {"flow": own}
+    return {"flow": codec.form(config) | own, "codec": codec.form(config)}
+
+
+def missing(config: Config) -> list[str]:
+    """Why a flow cannot do without another model to start from."""
+    if config.encoder != "frozen" or config.flow_start > 0:
+        return []
+    return [
+        "model.encoder = frozen with flow_start = 0 keeps the codec it starts from: name an experiment that has one"
+    ]
+
+
 def mean_problems(config: MeanConfig) -> list[str]:
     """What is wrong with the fields that the mean flows add."""
     found = not_shares(config, "fraction_equal", "fraction_to_data", "guidance_low", "guidance_high")

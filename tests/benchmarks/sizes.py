@@ -98,7 +98,9 @@ class Chain:
         family = plugins.load("families", FAMILY)
         config = train.Config(FAMILY, "mdct", FAMILY, params.plain(family.Config(**MODEL)), steps)
         (self.folder / "work/train").mkdir(parents=True, exist_ok=True)
-        train.run(config, self.folder / "cache", self.folder / "model", self.folder / "work/train")
+        train.run(
+            config, self.folder / "cache", Path("models/scratch"), self.folder / "model", self.folder / "work/train"
+        )
 
     def compress(self) -> None:
         compress.run(compress.Config(), self.folder / "cache/test", self.folder / "model", self.folder / "streams")

@@ -1,5 +1,7 @@
 """A bit flipped, bytes cut off, a file gone: named when read, with the command that rebuilds it."""
 
+from pathlib import Path
+
 import pytest
 
 from stages import cache, train
@@ -35,7 +37,7 @@ def test_in_a_cache_shard(harm, tmp_path, monkeypatch):
     harmed(folder / "train/shard_000.safetensors", harm)
     config = train.Config("fake", "frames", "energy", fakes.plain("energy"), victims.CONFIG)
     with pytest.raises(artifacts.Damaged, match=r"shard_000.safetensors is (damaged|missing).*`dvc repro`"):
-        train.run(config, folder, tmp_path / "model", tmp_path / "work")
+        train.run(config, folder, Path("models/scratch"), tmp_path / "model", tmp_path / "work")
     assert not (tmp_path / "model").exists()
 
 

@@ -75,6 +75,7 @@ def made(tmp_path_factory):
     graph = YAML(typ="safe").load(ROOT / "dvc.yaml")
     YAML().dump(tree, folder / "params.yaml")
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "models/scratch", folder / "models/scratch")
     shutil.copy(ROOT / "constraints.txt", folder)
     shutil.copy(ROOT / "dvc.yaml", folder)
     for path, content in plan.make(folder).items():

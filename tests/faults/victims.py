@@ -63,7 +63,7 @@ def training(
         fakes.plain(family),
         replace(CONFIG, optimizer=optimizer, num_steps=num_steps),
     )
-    train.run(config, folder / "cache", folder / "model", folder / "work")
+    train.run(config, folder / "cache", Path("models/scratch"), folder / "model", folder / "work")
 
 
 def ranked(folder: Path, num: int = 2, num_steps: int = 60) -> None:
@@ -73,7 +73,7 @@ def ranked(folder: Path, num: int = 2, num_steps: int = 60) -> None:
     model = params.plain(family.Config(network="convnext", dropout=0.1, **small))
     settings = replace(CONFIG, crop_steps=20, batch_size=3, num_micro_batches=1, processes=num, num_steps=num_steps)
     config = train.Config("ranked", "mdct", "autoencoder", model, settings)
-    train.run(config, folder / "cache", folder / "model", folder / "work")
+    train.run(config, folder / "cache", Path("models/scratch"), folder / "model", folder / "work")
 
 
 def limit_files(num_bytes: int) -> None:

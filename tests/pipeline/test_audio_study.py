@@ -171,12 +171,14 @@ def test_another_metric_trains_nothing_again(tmp_path, case, plans):
 def test_cells_run_side_by_side_after_what_they_share(monkeypatch):
     assert not {name for name in parallel.needs_of(ROOT) if "audio_" in name}, "the root runs none of it"
     monkeypatch.chdir(ROOT / FOLDER)
-    found = parallel.schedule(parallel.needs_of(Path.cwd()), parallel.repeated_of(Path("dvc.yaml")))
-    assert ("classifier@audio",) in found.shared and found.shared[0][-1] == "cache@mdct"
-    assert len(found.branches) >= 18
-    for branch in found.branches:
-        (cell,) = {name.partition("@")[2] for name in branch}
-        assert branch[0] == f"audio_train@{cell}" and len(branch) == 4
+    found = parallel.chains(parallel.needs_of(Path.cwd()), parallel.repeated_of(Path("dvc.yaml")))
+    shared = {chain for chain in found if not found.out_degree(chain)}
+    assert {chain[-1] for chain in shared} == {"classifier@audio", "cache@mdct"}
+    assert len(found) >= 20
+    for chain in set(found) - shared:
+        (cell,) = {name.partition("@")[2] for name in chain}
+        assert chain[0] == f"audio_train@{cell}" and len(chain) == 4
+        assert set(found.successors(chain)) == shared
 
 
 # ---- the whole, in small

@@ -193,7 +193,13 @@ def test_what_overshoots_is_limited_and_what_is_not_finite_raises(tmp_path):
 
 
 def test_each_stage_takes_its_own_of_the_shared_section():
-    experiment = {"representation": "r", "family": "energy", "classifier": "audio", "sample": {"seed": 9}}
+    experiment = {
+        "representation": "r",
+        "family": "energy",
+        "classifier": "audio",
+        "start_from": "scratch",
+        "sample": {"seed": 9},
+    }
     shared = {"num_new_clips": 4, "num_function_evaluations": 6, "seed": 1, "entropy_coding": True}
     blocks = {"experiments": {"e": experiment}, "representations": {"r": {"module": "frames"}}}
     tree = params.Params({"sample": shared} | blocks)

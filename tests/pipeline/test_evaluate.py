@@ -189,7 +189,13 @@ def tree(**experiment):
             "sample": {"num_new_clips": 24},
             "evaluate": {"num_resamples": 100},
             "experiments": {
-                "one": {"representation": "mdct", "family": "autoencoder", "network": "convnext", "classifier": "audio"}
+                "one": {
+                    "representation": "mdct",
+                    "family": "autoencoder",
+                    "network": "convnext",
+                    "classifier": "audio",
+                    "start_from": "scratch",
+                }
                 | experiment
             },
         }

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def trained(family, folder, config=CONFIG):
     cache = fakes.cache(folder / "cache", family)
     (folder / "work").mkdir()
     whole = train.Config(f"fake_{family}", fakes.PAIRS[family], family, fakes.plain(family), config)
-    train.run(whole, cache, folder / "model", folder / "work")
+    train.run(whole, cache, Path("models/scratch"), folder / "model", folder / "work")
     return cache
 
 
@@ -111,7 +112,7 @@ def test_train_goes_on_from_its_work_folder(tmp_path, monkeypatch):
     assert not (tmp_path / "cut/model").exists()
     config = train.Config("fake_two_players", "frames", "two_players", fakes.plain("two_players"), CONFIG)
     config = replace(config, train=replace(CONFIG, checkpoint_every=2))
-    train.run(config, tmp_path / "cut/cache", tmp_path / "cut/model", tmp_path / "cut/work")
+    train.run(config, tmp_path / "cut/cache", Path("models/scratch"), tmp_path / "cut/model", tmp_path / "cut/work")
     assert contents(tmp_path / "cut/model") == whole
 
 
@@ -120,6 +121,7 @@ def test_two_experiments_that_share_a_training_do_not_disturb_each_other(tmp_pat
     cache = fakes.cache(tmp_path / "cache", "energy")
     config = train.Config("fake_energy", "frames", "energy", fakes.plain("energy"), replace(CONFIG, num_steps=40))
     with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(train.run, config, cache, tmp_path / name, tmp_path / "work") for name in "abc"]
+        rest = [(Path("models/scratch"), tmp_path / name, tmp_path / "work") for name in "abc"]
+        runs = [pool.submit(train.run, config, cache, *paths) for paths in rest]
         assert [run.result() for run in runs] == [None] * 3
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")

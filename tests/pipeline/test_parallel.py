@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import networkx
@@ -53,23 +54,44 @@ def locked(folder: Path) -> object:
     return YAML(typ="safe").load(folder / "dvc.lock")
 
 
-def test_the_schedule_runs_what_is_shared_first_and_what_joins_last() -> None:
+def chained(chains: Sequence[Sequence[str]]) -> networkx.DiGraph:
+    """Chains that do not need each other."""
+    found = networkx.DiGraph()
+    found.add_nodes_from(tuple(chain) for chain in chains)
+    return found
+
+
+def test_chains_follow_the_graph_and_joins_are_left_for_the_end() -> None:
     edges = [("render", "plan"), ("train@a", "render"), ("train@b", "render"), ("sample@a", "train@a")]
     edges += [("sample@b", "train@b"), ("evaluate@a", "sample@a"), ("evaluate@a", "judge"), ("evaluate@b", "sample@b")]
     edges += [("judge", "plan"), ("baseline", "judge"), ("report", "evaluate@a"), ("report", "baseline")]
-    edges += [("render", "download"), ("download", "plan")]
-    found = parallel.schedule(networkx.DiGraph(edges), ["train", "sample", "evaluate"])
-    assert found.shared == (("download", "render"), ("judge",))
-    own = {name: ("train@" + name, "sample@" + name, "evaluate@" + name) for name in "ab"}
-    assert found.branches == (own["a"], own["b"], ("baseline",))
+    edges += [("render", "download"), ("download", "plan"), ("train@b", "train@a")]
+    found = parallel.chains(networkx.DiGraph(edges), ["train", "sample", "evaluate"])
+    start, judge, first = ("download", "render"), ("judge",), ("train@a",)
+    rest, second = ("sample@a", "evaluate@a"), ("train@b", "sample@b", "evaluate@b")
+    assert set(found.edges) == {
+        (first, start), (rest, first), (rest, judge), (second, first), (second, start), (("baseline",), judge)
+    }  # fmt: skip
 
 
-def test_this_pipelines_experiments_run_side_by_side() -> None:
-    found = parallel.schedule(parallel.needs_of(ROOT), parallel.repeated_of(ROOT / "dvc.yaml"))
-    chain = ("download@music", "render@music", "split@music", "cache@mdct")
-    assert found.shared == (chain, ("classifier@audio",))
-    names = [branch[0] for branch in found.branches]
-    assert names == ["train@autoencoder_mdct", "train@improved_mean_flow_mdct", "baseline"]
+def test_this_pipelines_flow_waits_for_its_codec_alone() -> None:
+    found = parallel.chains(parallel.needs_of(ROOT), parallel.repeated_of(ROOT / "dvc.yaml"))
+    shared = ("download@music", "render@music", "split@music", "cache@mdct")
+    assert {shared, ("classifier@audio",), ("baseline",), ("train@autoencoder_mdct",)} < set(found)
+    (flow,) = (chain for chain in found if chain[0] == "train@improved_mean_flow_mdct")
+    assert len(flow) == 5
+    assert set(found.successors(flow)) == {shared, ("classifier@audio",), ("train@autoencoder_mdct",)}
+
+
+def test_what_most_others_wait_for_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.py"
+    script.write_text("import sys; open('order', 'a').write(sys.argv[-1] + ' ')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
+    needs = chained(["a", "b", "c", "de", "f"])
+    needs.add_edges_from([(("f",), ("c",)), (("d", "e"), ("c",)), (("f",), ("b",))])
+    assert parallel.run(needs, 1, []) == []
+    assert (tmp_path / "order").read_text().split() == ["c", "b", "e", "a", "f"]
 
 
 def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,21 +100,23 @@ def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypat
     dvc(serial, "repro")
     monkeypatch.chdir(project)
     needs, repeated = parallel.needs_of(project), parallel.repeated_of(project / "dvc.yaml")
-    order = parallel.schedule(needs, repeated)
-    assert order.shared == (("download@music",),) and len(order.branches) == 4
-    assert parallel.run(order.shared, 4, []) == []
-    assert parallel.run(order.branches, 4, []) == []
+    chains = parallel.chains(needs, repeated)
+    assert {len(list(chains.successors(chain))) for chain in chains} == {0, 1} and len(chains) == 5
+    assert parallel.run(chains, 4, []) == []
     dvc(project, "repro")
     assert locked(project) == locked(serial)
     assert (project / "page").read_bytes() == (serial / "page").read_bytes()
 
 
-def test_a_branch_that_fails_is_named_and_the_others_are_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_that_fails_is_named_and_what_does_not_need_it_is_kept(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / "dvc.yaml").write_text(DVC_YAML % ("test ${key} != two && " + TRAIN))
     monkeypatch.chdir(project)
     dvc(project, "repro", "download@music")
-    branches = [("train@one", "sample@one"), ("train@two", "sample@two"), ("train@three", "sample@three")]
-    assert parallel.run(branches, 3, []) == ["train@two sample@two"]
+    chains = chained([("train@one", "sample@one"), ("train@two",), ("sample@two",), ("train@three", "sample@three")])
+    chains.add_edge(("sample@two",), ("train@two",))
+    assert parallel.run(chains, 3, []) == ["train@two"]
     assert (project / "sample_one").exists() and (project / "sample_three").exists()
     assert not (project / "sample_two").exists()
 
@@ -108,7 +132,7 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
-    assert parallel.run([(f"train@{index}",) for index in range(6)], 4, ["0", "1"]) == []
+    assert parallel.run(chained([(f"train@{index}",) for index in range(6)]), 4, ["0", "1"]) == []
 
 
 def test_a_training_of_two_processes_gets_two_gpus_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +150,8 @@ def test_a_training_of_two_processes_gets_two_gpus_at_once(tmp_path: Path, monke
         "for gpu in gpus: pathlib.Path('gpu' + gpu).rmdir()\n"
     )
     monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
-    branches = [(f"train@{key}", f"sample@{key}") for key in "abc"] + [("baseline",)]
-    assert parallel.run(branches, 4, ["0", "1", "2"], parallel.processes_of) == []
+    chains = chained([(f"train@{key}", f"sample@{key}") for key in "abc"] + [("baseline",)])
+    assert parallel.run(chains, 4, ["0", "1", "2"], parallel.processes_of) == []
     given = [(tmp_path / name).read_text() for name in ("sample@a", "sample@b", "sample@c", "baseline")]
     assert given == ["1", "2", "3", "1"]
 

@@ -76,17 +76,19 @@ def rerun(toy, edits):
 
 
 MODEL = ("train", "compress", "sample", "speed")
+AUTOENCODER = of(MODEL, EXPERIMENTS[:1]) | {"train@improved_mean_flow_mdct"}
+"""What runs its code: the flow loads it to start from it."""
 CASES = {
     "a comment in code": ({"stages/networks/convnext.py": "\n# a remark\n"}, set()),
     "a comment in params": ({"params.yaml": "\n# a remark\n"}, set()),
     "an edit in a network": ({"stages/networks/convnext.py": "\nEDITED = 1\n"}, of(MODEL)),
-    "an edit in one family": ({"stages/families/autoencoder.py": "\nEDITED = 1\n"}, of(MODEL, EXPERIMENTS[:1])),
+    "an edit in one family": ({"stages/families/autoencoder.py": "\nEDITED = 1\n"}, AUTOENCODER),
     "a new transitive import": (
         {
             "stages/families/autoencoder.py": "\nfrom stages.numerics import newcomer\n",
             "stages/numerics/newcomer.py": "VALUE = 1\n",
         },
-        of(MODEL, EXPERIMENTS[:1]),
+        AUTOENCODER,
     ),
     "an edit in tracking": ({"stages/pipeline/tracking.py": "\nEDITED = 1\n"}, set()),
     "a width": ({"params.yaml": ("latent_dim: ", "latent_dim: 1")}, of(("train", "evaluate"))),
@@ -123,6 +125,7 @@ def test_one_experiment_overrides_alone(toy):
         ("num_steps: ", "num_steps: abc # ", "num_steps = 'abc': expected int"),
         ("  autoencoder_mdct:", "  auto-encoder:", "a name holds only a-z, 0-9 and _"),
         ("representation: mdct", "representation: x; rm -rf y", "expected the name of a block"),
+        ("start_from: autoencoder_mdct", "start_from: autoencoder_mdc", "did you mean 'autoencoder_mdct'?"),
         ("source: chorales", "source: chorals", "did you mean 'chorales'?"),
     ],
 )

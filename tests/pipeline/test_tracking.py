@@ -67,7 +67,7 @@ def trained(folder):
     (folder / "work").mkdir()
     config = train.Config("fake", "frames", "two_players", fakes.plain("two_players"), CONFIG)
     begun = time.monotonic()
-    train.run(config, cache, folder / "model", folder / "work")
+    train.run(config, cache, Path("models/scratch"), folder / "model", folder / "work")
     return bytes_of(folder / "model"), time.monotonic() - begun
 
 

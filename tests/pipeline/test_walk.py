@@ -24,6 +24,7 @@ SMALL = {
     "model.width": 16,
     "model.depth": 1,
     "train.num_steps": 8,
+    "experiments.improved_mean_flow_mdct.train.num_steps": 8,
     "train.batch_size": 4,
     "train.num_threads": 1,
     "sample.num_new_clips": 2,
@@ -70,6 +71,7 @@ def small_repo(folder):
     for name in ("dvc.yaml", "params.yaml", "constraints.txt", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "models/scratch", folder / "models/scratch")
     shrink(folder / "params.yaml", SMALL)
     command(folder, "", "git", "init", "-q")
     command(folder, "", "dvc", "init", "-q")
