@@ -14,13 +14,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stages.media import cells
-from stages.pipeline import artifacts, checkpoints, plugins, shards, stage
-from stages.pipeline.params import Params, parse, plain
+from stages.pipeline import artifacts, plugins, shards, stage
+from stages.pipeline.params import Params, plain
 from stages.pipeline.stage import Needs
-from stages.training import coding, device, labelled, loop
+from stages.training import coding, fitting, labelled, loop
 from stages.training.config import TrainConfig
 from stages.training.loader import Dataset
 from stages.training.model_folder import Loaded
@@ -81,28 +79,24 @@ def configure(params: Params, key: str | None) -> Needs | None:
 
 def run(config: Config, cache: Path, cell: Path, work: Path) -> None:
     """Train, going on from `work` where an earlier run was cut off, and sample."""
-    representation = plugins.load("representations", config.module).load(cache / "representation")
-    spec, statistics = representation.spec, shards.load_statistics(cache / "statistics.safetensors")
-    train, valid, test = (
-        Dataset(shards.Shards(cache / name, spec.version), spec, representation.view)
-        for name in ("train", "valid", "test")
-    )
-    with checkpoints.alone(work), device.repeatable(config.train.num_threads):
-        torch.manual_seed(config.train.seed)  # the initial weights
-        family: Any = plugins.load("families", config.family)
-        settings = parse(family.Config, config.model, where="model")
-        model = family(settings, spec, statistics, representation.signal).to(device.best())
-        best = loop.fit(model, train, valid, config.train, work)
-        loaded = Loaded(model, representation, {})
+
+    def keep(fitted: fitting.Fitted) -> None:
+        model, representation = fitted.model, fitted.representation
+        test = Dataset(
+            shards.Shards(cache / "test", representation.spec.version), representation.spec, representation.view
+        )
         with artifacts.new_folder(cell) as draft:
-            shutil.copyfile(work / loop.LOG, draft / loop.LOG)
+            shutil.copyfile(fitted.log, draft / loop.LOG)
             about = {name: getattr(config, name) for name in ("family", "network", "tokenisation")}
             about |= {"seed": config.train.seed, "model": config.model, "training": plain(config.train)}
-            about |= {"selected": plain(best), "reconstructs": "latent" in model.needs}
+            about |= {"selected": plain(fitted.best), "reconstructs": "latent" in model.needs}
             about["num_parameters"] = sum(p.numel() for p in model.parameters())
+            loaded = Loaded(model, representation, {})
             about["samples"] = [draw(config, loaded, test, values, draft) for values in config.samplings]
             artifacts.write_json(draft / "cell.json", about)
-        shutil.rmtree(work)
+
+    task = fitting.Task(config.module, config.family, config.model, config.train)
+    fitting.fit(task, cache, None, work, keep)
 
 
 def draw(config: Config, loaded: Loaded, test: Dataset, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -5,22 +5,17 @@ them already, on one machine or many, it finds itself one of them (pipeline/rank
 """
 
 import re
-import shutil
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stages.pipeline import artifacts, checkpoints, launch, plugins, ranks, shards, stage, tracking
-from stages.pipeline.params import Params, parse, plain
+from stages.pipeline import launch, ranks, stage, tracking
+from stages.pipeline.params import Params, plain
 from stages.pipeline.stage import Needs
-from stages.training import device, family_config, loop, model_folder, start
+from stages.training import family_config, fitting, model_folder, start
 from stages.training.config import TrainConfig
-from stages.training.loader import Dataset
 
 
 @dataclass(frozen=True)
@@ -69,35 +64,19 @@ def run(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> N
 
 
 def fit(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> None:
-    """As one process, or one of the ranks, of which the first writes."""
-    representation = plugins.load("representations", config.representation).load(cache / "representation")
-    spec, statistics = representation.spec, shards.load_statistics(cache / "statistics.safetensors")
-    train, valid = (
-        Dataset(shards.Shards(cache / split, spec.version), spec, representation.view) for split in ("train", "valid")
-    )
-    with checkpoints.alone(work), device.repeatable(config.train.num_threads):
-        torch.manual_seed(config.train.seed)  # the initial weights
-        family = plugins.load("families", config.family)
-        settings = parse(family.Config, config.model, where="model")
-        network = family(settings, spec, statistics, representation.signal)
-        if config.start_from != start.SCRATCH:
-            part = start.take_over(network, model_folder.load(origin))
-            print(f"the {part} is that of {origin}", file=sys.stderr)
-        network.to(device.best())
-        with live(config, work) as listen:
-            best = loop.fit(network, train, valid, config.train, work, listen)
-        if not ranks.first():
-            return
-        with artifacts.new_folder(model) as draft:
-            shutil.copyfile(work / loop.LOG, draft / loop.LOG)
-            training = plain(config.train) | {"selected": plain(best)}
-            facts = model_folder.Facts(config.name, config.family, config.representation, training, config.start_from)
-            model_folder.save(draft, network, representation, statistics, facts)
-        shutil.rmtree(work)
-    print(f"{model}: {best}", file=sys.stderr)
+    """As one process, or one of the ranks."""
+
+    def keep(fitted: fitting.Fitted) -> None:
+        training = plain(config.train) | {"selected": plain(fitted.best)}
+        told = (config.name, config.family, config.representation, training, config.start_from)
+        fitted.save(model, model_folder.Facts(*told))
+
+    task = fitting.Task(config.representation, config.family, config.model, config.train)
+    begun = None if config.start_from == start.SCRATCH else origin
+    fitting.fit(task, cache, begun, work, keep, live(config, work))
 
 
-def live(config: Config, work: Path) -> AbstractContextManager[Callable[[loop.Row], None]]:
+def live(config: Config, work: Path) -> fitting.Listen:
     """Who hears the log's rows while training."""
     return tracking.live(config.name, plain(config), work) if ranks.first() else nullcontext(lambda row: None)
 

@@ -61,7 +61,7 @@ def cells(stage: str, entry: Mapping[str, Any], tree: Params) -> Iterator[Instan
             return
         lists[axis] = values  # type: ignore[assignment]
     for values in itertools.product(*lists.values()):
-        yield instance(stage, "-".join(map(str, values)), entry, tree, dict(zip(lists, values, strict=True)))
+        yield instance(stage, "-".join(map(str, values)), entry, tree, dict(zip(lists, map(str, values), strict=True)))
 
 
 def instance(stage: str, key: str | None, entry: Mapping[str, Any], tree: Params, item: Mapping[str, Any]) -> Instance:

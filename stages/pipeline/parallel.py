@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from stages.pipeline import artifacts, gpus, stage, workers
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro")
+GIVING_WAY = ("nice", "-n", "10")
 EACH = "${experiments}"
 PLAN = "plan"
 
@@ -107,24 +108,27 @@ def run(
 ) -> list[str]:
     """Run chains, at most `num_jobs` at once, each with the GPUs it needs; the names of those that failed.
 
-    Of the ready ones those come first that most others wait for, then the longest.
+    Of the ready ones those come first that most others wait for, then the longest; one that begins beside such a chain
+    leaves it the processor (nice), since the end waits for that.
     """
     leases, ready, running, failed = Leases(names), [], {}, []
-    waiting_for = {chain: len(networkx.ancestors(todo, chain)) for chain in todo}
+    rank = {chain: (-len(networkx.ancestors(todo, chain)), -len(chain)) for chain in todo}
 
-    def one(chain: Sequence[str]) -> bool:
+    def one(chain: Sequence[str], gives_way: bool) -> bool:
+        words = [*(GIVING_WAY if gives_way else ()), *DVC, "--single-item", *chain]
         with leases.some(needed(chain)) as device:
-            return subprocess.run([*DVC, "--single-item", *chain], env=os.environ | device).returncode == 0
+            return subprocess.run(words, env=os.environ | device).returncode == 0
 
     sorter = graphlib.TopologicalSorter({chain: list(todo.successors(chain)) for chain in todo})
     sorter.prepare()
     num_jobs = min(num_jobs, len(names) or num_jobs)
     with ThreadPoolExecutor(num_jobs) as pool:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=lambda chain: (-waiting_for[chain], -len(chain), chain))
-            free = num_jobs - len(running)
-            running |= {pool.submit(one, chain): chain for chain in ready[:free]}
-            ready = ready[free:]
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda chain: (rank[chain], chain))
+            while ready and len(running) < num_jobs:
+                chain = ready.pop(0)
+                gives_way = any(rank[other] < rank[chain] for other in running.values())
+                running[pool.submit(one, chain, gives_way)] = chain
             if not running:  # the others need what failed
                 break
             for job in wait(running, return_when=FIRST_COMPLETED).done:

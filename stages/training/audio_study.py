@@ -1,6 +1,7 @@
-"""The audio study's cells: a family from a seed, trained as long as every other, sampled in steps and at temperatures.
+"""The audio study's cells: a family on a seed's codec, trained as long as every other, sampled in steps and warmths.
 
-    num_steps of a method = train.num_steps / cost,   cost = its seconds per step / the autoencoder's
+    codec      an autoencoder, study.codec_steps long, one per seed; every method starts from it (training/start.py)
+    num_steps  of a method = train.num_steps / cost,   cost = its seconds per step / the autoencoder's
 
 so that all methods train for the same time: train.num_steps counts the autoencoder's steps. What a method shares with
 the others (bitrate, encoder, optimiser, corpus) stands in `model` and `train`; `methods` has what makes it itself.
@@ -8,11 +9,12 @@ the others (bitrate, encoder, optimiser, corpus) stands in `model` and `train`; 
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stages.pipeline import plugins
-from stages.pipeline.params import Params, plain
+from stages.pipeline.params import Params, parse, plain
+from stages.training import start
 from stages.training.config import TrainConfig
 
 
@@ -26,6 +28,8 @@ class Axes:
     representation: str
     network: str
     classifier: str
+    codec_steps: int
+    """How long the codec trains that all start from."""
     num_steps: tuple[int, ...]
     """Of flows, each at the temperature that validation chose."""
     sweep_steps: tuple[int, ...]
@@ -40,6 +44,8 @@ class Axes:
 
     def __post_init__(self) -> None:
         found = []
+        if self.codec_steps < 1:
+            found.append(f"codec_steps = {self.codec_steps}: expected at least 1")
         if min((*self.num_steps, *self.sweep_steps), default=0) < 1:
             found.append(f"num_steps = {self.num_steps}, sweep_steps = {self.sweep_steps}: expected at least 1")
         if len(self.temperatures) < 2 or min(self.temperatures, default=-1.0) < 0:
@@ -93,6 +99,19 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class Codec:
+    """What a seed starts from."""
+
+    family: str
+    module: str
+    """The file in stages/representations."""
+    model: Mapping[str, Any]
+    """The family's Config."""
+    train: TrainConfig
+    plugins: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Cell:
     """What a key stands for."""
 
@@ -110,33 +129,66 @@ class Cell:
     plugins: tuple[tuple[str, str], ...]
 
 
+CODEC = "autoencoder"
+"""The method whose family, model and training are the codec's."""
+
+
+def codec(params: Params, key: str | None) -> Codec | None:
+    """For `configure`: that of the seed `key`; None after problems."""
+    axes, method = params.block("study", Axes), method_of(params, CODEC)
+    if axes is None or method is None:
+        return None
+    where = f"methods.{CODEC}"
+    module = str(params.mapping(f"representations.{axes.representation}").get("module"))
+    train = trained(params, replace(method, cost=1.0), axes.codec_steps, int(str(key)), where)
+    model = model_of(params, axes, CODEC, method)
+    if train is None or model is None:
+        return None
+    family = method.family or CODEC
+    loads = (("families", family), ("networks", axes.network), ("representations", module))
+    return Codec(family, module, plain(model), train, loads)
+
+
 def cell(params: Params, key: str | None) -> Cell | None:
     """For `configure`; None after problems."""
     name, _, seed = str(key).rpartition("-")
-    axes, where = params.block("study", Axes), f"methods.{name}"
-    method = params.block(where, Method) if name in params.mapping("methods") else Method()
-    if axes is None or method is None:
+    axes, method, first = params.block("study", Axes), method_of(params, name), codec(params, seed)
+    if axes is None or method is None or first is None:
         return None
-    family = method.family or name
-    module = str(params.mapping(f"representations.{axes.representation}").get("module"))
-    loads = (("families", family), ("networks", axes.network), ("representations", module))
-    try:
-        kind, *_ = [plugins.load(*one) for one in loads]
-    except ValueError as problem:
-        return params.problem(f"study: {problem}")
-    train = trained(params, method, int(seed), where)
-    model = params.shared("model", kind.Config, {**method.model, "network": axes.network}, where=f"{where}.model")
-    if train is None or model is None:
-        return None
-    samplers, draws = samplers_of(axes, kind)
-    return Cell(name, family, int(seed), module, plain(model), train, samplers, draws, loads)
-
-
-def trained(params: Params, method: Method, seed: int, where: str) -> TrainConfig | None:
-    """The section `train`, for as many steps as fit into the common time."""
-    num_steps = params.mapping("train").get("num_steps")
+    family, num_steps = method.family or name, params.mapping("train").get("num_steps")
+    model = model_of(params, axes, name, method)
     if not isinstance(num_steps, int) or isinstance(num_steps, bool):
         return params.problem(f"train.num_steps = {num_steps!r}: expected int")
+    train = trained(params, method, num_steps, int(seed), f"methods.{name}")
+    if train is None or model is None:
+        return None
+    kind, its = plugins.load("families", family), plugins.load("families", first.family)
+    found = start.problems(kind, model, its, parse(its.Config, first.model, where="model"))
+    for problem in found:
+        params.problem(f"methods.{name}: {problem}")
+    loads = dict.fromkeys([("families", family), *first.plugins])
+    samplers, draws = samplers_of(axes, kind)
+    return Cell(name, family, int(seed), first.module, plain(model), train, samplers, draws, tuple(loads))
+
+
+def method_of(params: Params, name: str) -> Method | None:
+    return params.block(f"methods.{name}", Method) if name in params.mapping("methods") else Method()
+
+
+def model_of(params: Params, axes: Axes, name: str, method: Method) -> Any | None:
+    """The Config of a method's family on the study's network."""
+    loads = (("families", method.family or name), ("networks", axes.network))
+    module = str(params.mapping(f"representations.{axes.representation}").get("module"))
+    try:
+        kind, *_ = [plugins.load(*one) for one in (*loads, ("representations", module))]
+    except ValueError as problem:
+        return params.problem(f"study: {problem}")
+    own = {**method.model, "network": axes.network}
+    return params.shared("model", kind.Config, own, where=f"methods.{name}.model")
+
+
+def trained(params: Params, method: Method, num_steps: int, seed: int, where: str) -> TrainConfig | None:
+    """The section `train`, for as many steps as fit into the time of `num_steps` of the autoencoder's."""
     own = {**method.train, "seed": seed, "num_steps": round(num_steps / method.cost)}
     found = params.shared("train", TrainConfig, own, where=f"{where}.train")
     if found is not None and found.processes != 1:

@@ -22,7 +22,7 @@ from stages import cache, download, report, sample, train
 from stages.media import fetch
 from stages.pipeline import artifacts, checkpoints, params, plugins, tracking, workers
 from stages.protocols.model import Batch, Loss
-from stages.training import loader, loop
+from stages.training import fitting, loader, loop
 from stages.training.config import TrainConfig
 from tests import fakes, synthetic_reports
 from tests.faults import units
@@ -53,7 +53,7 @@ def training(
     """
     plugins.load = fakes.load
     loop.ahead = functools.partial(loader.ahead, depth=depth)
-    train.shutil = SimpleNamespace(copyfile=shutil.copyfile, rmtree=lambda work: work.rename(work.with_name(KEPT)))
+    fitting.shutil = SimpleNamespace(copyfile=shutil.copyfile, rmtree=lambda work: work.rename(work.with_name(KEPT)))
     if room is not None:
         limit_files(room)
     config = train.Config(

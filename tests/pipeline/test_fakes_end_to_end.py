@@ -106,7 +106,7 @@ def test_train_goes_on_from_its_work_folder(tmp_path, monkeypatch):
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.model_folder, "save", broken)
+        patch.setattr(model_folder, "save", broken)
         with pytest.raises(RuntimeError, match="power cut"):
             trained("two_players", tmp_path / "cut", replace(CONFIG, checkpoint_every=2))
     assert not (tmp_path / "cut/model").exists()

@@ -94,6 +94,18 @@ def test_what_most_others_wait_for_comes_first(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "order").read_text().split() == ["c", "b", "e", "a", "f"]
 
 
+def test_what_the_end_does_not_wait_for_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.py"
+    script.write_text("import os, sys, time; open(sys.argv[-1], 'w').write(str(os.nice(0))); time.sleep(0.5)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
+    needs = chained(["a", "b", "cd"])
+    needs.add_edge(("c", "d"), ("b",))
+    assert parallel.run(needs, 2, []) == []
+    told = {name: int((tmp_path / name).read_text()) - os.nice(0) for name in "abd"}
+    assert told == {"a": 10, "b": 0, "d": 0}
+
+
 def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serial = project.parent / "serial"
     shutil.copytree(project, serial)
