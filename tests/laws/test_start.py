@@ -82,7 +82,7 @@ def test_equal_forms_are_equal_shapes_and_no_field_but_those_of_the_form_decides
 
 def test_a_frozen_encoder_whose_codebooks_were_never_placed_is_refused():
     model = small.model_of("improved_mean_flow", **FROZEN)
-    with pytest.raises(ValueError, match="start_from"):
+    with pytest.raises(ValueError, match="start from an experiment"):
         model.begin_step(0, 10)
 
 
