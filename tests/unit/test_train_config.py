@@ -16,6 +16,7 @@ EXPERIMENTS = list(YAML(typ="safe").load(Path(__file__).resolve().parents[2] / "
 def tree(**changes):
     """Shared sections and one experiment, some keys changed."""
     experiment = {"representation": "mdct", "family": "autoencoder", "network": "convnext", "classifier": "audio"}
+    experiment["start_from"] = "scratch"
     return {
         "model": {"latent_dim": 64, "width": 192, "depth": 3, "dropout": 0.0},
         "train": {"num_steps": 9, "batch_size": 4, "learning_rate": 1e-3, "num_threads": 1, "seed": 0},
