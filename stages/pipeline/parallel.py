@@ -108,11 +108,13 @@ def run(
 ) -> list[str]:
     """Run chains, at most `num_jobs` at once, each with the GPUs it needs; the names of those that failed.
 
-    Of the ready ones those come first that most others wait for, then the longest; one that begins beside such a chain
-    leaves it the processor (nice), since the end waits for that.
+    Of the ready ones those come first from which the way to the end has most stages; one that begins beside a chain
+    with more leaves it the processor (nice), since the end waits for that.
     """
     leases, ready, running, failed = Leases(names), [], {}, []
-    rank = {chain: (-len(networkx.ancestors(todo, chain)), -len(chain)) for chain in todo}
+    to_end: dict[Sequence[str], int] = {}
+    for chain in networkx.topological_sort(todo):  # those that wait come before those they wait for
+        to_end[chain] = len(chain) + max((to_end[other] for other in todo.predecessors(chain)), default=0)
 
     def one(chain: Sequence[str], gives_way: bool) -> bool:
         words = [*(GIVING_WAY if gives_way else ()), *DVC, "--single-item", *chain]
@@ -124,10 +126,10 @@ def run(
     num_jobs = min(num_jobs, len(names) or num_jobs)
     with ThreadPoolExecutor(num_jobs) as pool:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=lambda chain: (rank[chain], chain))
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda chain: (-to_end[chain], chain))
             while ready and len(running) < num_jobs:
                 chain = ready.pop(0)
-                gives_way = any(rank[other] < rank[chain] for other in running.values())
+                gives_way = any(to_end[other] > to_end[chain] for other in running.values())
                 running[pool.submit(one, chain, gives_way)] = chain
             if not running:  # the others need what failed
                 break

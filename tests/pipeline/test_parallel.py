@@ -83,15 +83,15 @@ def test_this_pipelines_flow_waits_for_its_codec_alone() -> None:
     assert set(found.successors(flow)) == {shared, ("classifier@audio",), ("train@autoencoder_mdct",)}
 
 
-def test_what_most_others_wait_for_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_end_waits_longest_for_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "job.py"
     script.write_text("import sys; open('order', 'a').write(sys.argv[-1] + ' ')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parallel, "DVC", (sys.executable, os.fspath(script)))
     needs = chained(["a", "b", "c", "de", "f"])
-    needs.add_edges_from([(("f",), ("c",)), (("d", "e"), ("c",)), (("f",), ("b",))])
+    needs.add_edges_from([(("f",), ("b",)), (("d", "e"), ("c",)), (("a",), ("b",))])
     assert parallel.run(needs, 1, []) == []
-    assert (tmp_path / "order").read_text().split() == ["c", "b", "e", "a", "f"]
+    assert (tmp_path / "order").read_text().split() == ["c", "b", "e", "a", "f"], "c has three stages to go, b two"
 
 
 def test_what_the_end_does_not_wait_for_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
