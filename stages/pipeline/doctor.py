@@ -7,7 +7,6 @@ import fcntl
 import importlib.metadata
 import json
 import os
-import platform
 import re
 import shutil
 import sqlite3
@@ -122,17 +121,6 @@ def gpu() -> Iterator[Finding]:
         )
     else:
         yield Finding("note", "no GPU", "training runs on the CPU")
-        yield from bfloat16(torch.backends.cpu.get_cpu_capability(), platform.machine())
-
-
-def bfloat16(capability: str, machine: str) -> Iterator[Finding]:
-    """Without AVX-512 an x86 computes it in software; Muon computes in it whatever train.precision is."""
-    if machine in ("x86_64", "AMD64") and "AVX512" not in capability:
-        yield Finding(
-            "note",
-            f"this CPU has no bfloat16 ({capability}): the default training takes over ten times as long",
-            "train with `-S train.precision=float32 -S train.optimizer=adamw`, whose results are other ones",
-        )
 
 
 def mlflow(root: Path) -> Iterator[Finding]:

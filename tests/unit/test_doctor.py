@@ -41,7 +41,6 @@ def found(findings, kind="mend"):
 
 def test_a_sound_repository_has_nothing_to_mend(root):
     findings = [item for item in doctor.examine(root) if "GPU" not in item.what and "GB free" not in item.what]
-    findings = [item for item in findings if "bfloat16" not in item.what]
     assert found(findings) == [] and len(found(findings, "good")) >= 6
     assert all(item.remedy for item in findings if item.kind == "mend")
 
@@ -65,14 +64,6 @@ def test_a_missing_library_is_named_and_a_missing_tool_is_not(root):
 def test_a_folder_that_cannot_be_written_to(root, monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: (path, mode) != (root, os.W_OK))
     assert "cannot be written to" in found(doctor.disk(root))[0]
-
-
-@pytest.mark.parametrize(
-    ("capability", "machine", "told"),
-    [("AVX2", "x86_64", 1), ("DEFAULT", "x86_64", 1), ("AVX512", "x86_64", 0), ("DEFAULT", "aarch64", 0)],
-)
-def test_a_cpu_without_bfloat16(capability, machine, told):
-    assert [item.kind for item in doctor.bfloat16(capability, machine)] == told * ["note"]
 
 
 @pytest.mark.parametrize(("free_gb", "kind"), [(0.5, "mend"), (5, "note"), (50, "good")])
