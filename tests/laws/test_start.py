@@ -7,11 +7,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages.pipeline import plugins
-from stages.pipeline.params import Experiment, Params
+from stages import train
+from stages.pipeline import artifacts, plugins
+from stages.pipeline.params import Experiment, Params, plain
 from stages.protocols.model import Masked
-from stages.training import family_config, start
+from stages.training import family_config, loop, start
+from stages.training.config import TrainConfig
 from stages.training.model_folder import Loaded
+from tests.faults.test_dvc import fill_cache
 from tests.laws import test_families as small
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +87,42 @@ def test_a_frozen_encoder_whose_codebooks_were_never_placed_is_refused():
     model = small.model_of("improved_mean_flow", **FROZEN)
     with pytest.raises(ValueError, match="start from an experiment"):
         model.begin_step(0, 10)
+
+
+def config_of(name, model, start_from):
+    family = plugins.load("families", name)
+    tiny = {"network": "convnext", "latent_dim": 4, "width": 8, "depth": 1, "num_codebooks": 2, "codebook_size": 16}
+    tiny |= {"code_dim": 4, "quantiser_start": 0.0} | model
+    steps = TrainConfig(num_steps=6, batch_size=2, learning_rate=1e-2, num_threads=1, seed=0, crop_steps=20)
+    steps = replace(steps, validate_every=3, checkpoint_every=2)
+    return train.Config(name, "mdct", name, plain(family.Config(**tiny)), steps, start_from)
+
+
+def test_a_started_training_that_is_cut_off_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    """What it started from is loaded again when it goes on, and the checkpoint wins."""
+    monkeypatch.setenv("PARTITA_TRACKING", "off")
+    fill_cache(tmp_path / "cache")
+
+    def trained(name, out, model, start_from):
+        (tmp_path / out / "work").mkdir(parents=True, exist_ok=True)
+        paths = (tmp_path / "cache", tmp_path / start_from / "model", tmp_path / out / "model", tmp_path / out / "work")
+        train.run(config_of(name, model, start_from), *paths)
+        return (tmp_path / out / "model/model.safetensors").read_bytes()
+
+    trained("autoencoder", "autoencoder", {}, start.SCRATCH)
+    flow = ("improved_mean_flow", {"encoder": "frozen", "flow_start": 0.0, "flow_width": 8, "flow_depth": 1})
+    whole = trained(flow[0], "whole", flow[1], "autoencoder")
+    step = loop.Run.step
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "step", lambda run, number, batch: step(run, number, batch) if number < 5 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trained(flow[0], "cut", flow[1], "autoencoder")
+    assert trained(flow[0], "cut", flow[1], "autoencoder") == whole
+    codec, taken = (
+        artifacts.read_tensors(tmp_path / at / "model/model.safetensors", "") for at in ("autoencoder", "cut")
+    )
+    of_flow = {name.removeprefix("flow.ground."): value for name, value in taken.items()}
+    assert all(torch.equal(value, of_flow[name]) for name, value in codec.items())
 
 
 def shipped(**block):
