@@ -3,43 +3,22 @@
 The out is a model folder.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.pipeline import stage
-from stages.pipeline.params import Params, plain
-from stages.pipeline.stage import Needs
-from stages.training import audio_study, fitting, model_folder
-from stages.training.config import TrainConfig
+from stages.pipeline.params import Params
+from stages.training import audio_study, fitting
 
 
-@dataclass(frozen=True)
-class Config:
-    name: str
-    family: str
-    module: str
-    """The representation's file in stages/representations."""
-    model: Mapping[str, Any]
-    train: TrainConfig
-
-
-def configure(params: Params, key: str | None) -> Needs | None:
+def configure(params: Params, key: str | None) -> stage.Needs | None:
     cell = audio_study.cell(params, key)
-    if cell is None:
-        return None
-    return Needs(Config(str(key), cell.family, cell.module, cell.model, cell.train), cell.plugins)
+    return cell and stage.Needs(cell.task, cell.plugins)
 
 
-def run(config: Config, cache: Path, codec: Path, model: Path, work: Path) -> None:
+def run(config: fitting.Task, cache: Path, codec: Path, model: Path, work: Path) -> None:
     """Train, going on from `work` where an earlier run was cut off, and write the model folder."""
-
-    def keep(fitted: fitting.Fitted) -> None:
-        about = plain(config.train) | {"selected": plain(fitted.best)}
-        fitted.save(model, model_folder.Facts(config.name, config.family, config.module, about, codec.name))
-
-    fitting.fit(fitting.Task(config.module, config.family, config.model, config.train), cache, codec, work, keep)
+    origin = audio_study.codec_name(codec)
+    fitting.fit(config, cache, codec, work, lambda fitted: fitted.save(model, model.name, origin))
 
 
 if __name__ == "__main__":

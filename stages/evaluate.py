@@ -39,7 +39,7 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
         return params.problem(f"{where}.classifier = {experiment.classifier!r}: no such block{hint}")
     settings = params.shared("evaluate", scoring.Settings, experiment.evaluate, where=f"{where}.evaluate")
     block = dict(params.mapping(f"representations.{experiment.representation}"))
-    shown = resolved(params, where, experiment)
+    shown = resolved(params, str(key), experiment)
     if settings is None or shown is None:
         return None
     try:
@@ -59,14 +59,14 @@ def configure(params: Params, key: str | None) -> stage.Needs | None:
     return stage.Needs(config, tuple(("metrics", name) for name in metrics))
 
 
-def resolved(params: Params, where: str, experiment: Experiment) -> dict[str, Any] | None:
+def resolved(params: Params, key: str, experiment: Experiment) -> dict[str, Any] | None:
     """The experiment's numbers: shared sections, its overrides and the family's defaults; None after problems."""
-    model = family_config.of(params, where.removeprefix("experiments."), experiment)
+    model = family_config.of(params, key, experiment)
     if model is None:
         return None
     family: Any = plugins.load("families", experiment.family)
     readers = (family.Sampling, plugins.stage("compress").Config, plugins.stage("sample").Own)
-    sampling = [params.shared("sample", kind, experiment.sample, where=f"{where}.sample") for kind in readers]
+    sampling = [params.shared("sample", kind, experiment.sample, where=f"experiments.{key}.sample") for kind in readers]
     if None in sampling:
         return None
     return {

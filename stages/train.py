@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.pipeline import launch, ranks, stage, tracking
-from stages.pipeline.params import Params, plain
+from stages.pipeline.params import SCRATCH, Params, plain
 from stages.pipeline.stage import Needs
-from stages.training import family_config, fitting, model_folder, start
+from stages.training import family_config, fitting, start
 from stages.training.config import TrainConfig
 
 
@@ -29,7 +29,7 @@ class Config:
     model: Mapping[str, Any]
     """The family's Config as plain data."""
     train: TrainConfig
-    start_from: str = start.SCRATCH
+    start_from: str = SCRATCH
     """The experiment whose model fills the part that both have, or scratch."""
 
 
@@ -65,15 +65,9 @@ def run(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> N
 
 def fit(config: Config, cache: Path, origin: Path, model: Path, work: Path) -> None:
     """As one process, or one of the ranks."""
-
-    def keep(fitted: fitting.Fitted) -> None:
-        training = plain(config.train) | {"selected": plain(fitted.best)}
-        told = (config.name, config.family, config.representation, training, config.start_from)
-        fitted.save(model, model_folder.Facts(*told))
-
     task = fitting.Task(config.representation, config.family, config.model, config.train)
-    begun = None if config.start_from == start.SCRATCH else origin
-    fitting.fit(task, cache, begun, work, keep, live(config, work))
+    begun = None if config.start_from == SCRATCH else origin
+    fitting.fit(task, cache, begun, work, lambda of: of.save(model, config.name, config.start_from), live(config, work))
 
 
 def live(config: Config, work: Path) -> fitting.Listen:

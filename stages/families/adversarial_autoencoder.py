@@ -13,9 +13,9 @@ Ye, 2017, https://arxiv.org/abs/1705.02894 (hinge loss); MelGAN, Kumar et al., 2
 (feature matching).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,7 @@ class AdversarialAutoencoder(GenerativeModel):
         """Decoding is a function of the codes: there is nothing to choose."""
 
     needs = frozenset({"latent"})
+    parts = staticmethod(codec.parts)
 
     def __init__(
         self,
@@ -98,10 +99,6 @@ class AdversarialAutoencoder(GenerativeModel):
         self.latent, self.codes = self.codec.latent, self.codec.codes
         self.discriminator = discriminator_of(spec, signal)
         self.adversarial = True
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return {"codec": codec.form(config)}
 
     def players(self, step: int) -> tuple[str, ...]:
         return (MODEL, DISCRIMINATOR) if self.adversarial else (MODEL,)

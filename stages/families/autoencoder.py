@@ -4,9 +4,9 @@ High Fidelity Neural Audio Compression, Défossez et al., 2022, https://arxiv.or
 al., 2024, https://arxiv.org/abs/2411.00464.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from stages.networks.bottleneck import given_latent
 from stages.protocols.model import Batch, GenerativeModel, Loss, Masked, Request
@@ -55,6 +55,7 @@ class Autoencoder(GenerativeModel):
         """Decoding is a function of the codes: there is nothing to choose."""
 
     needs = frozenset({"latent"})
+    parts = staticmethod(codec.parts)
 
     def __init__(
         self, config: AutoencoderConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
@@ -63,10 +64,6 @@ class Autoencoder(GenerativeModel):
         self.config = config
         self.codec = codec.Codec(config, spec, statistics, signal)
         self.latent, self.codes = self.codec.latent, self.codec.codes
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return {"codec": codec.form(config)}
 
     def begin_step(self, step: int, num_steps: int) -> None:
         if step >= int(self.config.quantiser_start * num_steps):

@@ -12,7 +12,7 @@ Flow Matching for Generative Modeling, Lipman et al., 2022, https://arxiv.org/ab
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -43,6 +43,7 @@ class FlowMatching(GenerativeModel):
         """euler: a call per step; heun: two, but for the last step, and an error of second order."""
 
     needs = frozenset()
+    parts, missing = staticmethod(residual_flow.parts), staticmethod(residual_flow.missing)
 
     def __init__(
         self, config: FlowMatchingConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
@@ -50,14 +51,6 @@ class FlowMatching(GenerativeModel):
         super().__init__(config, spec, statistics, signal)
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return residual_flow.parts(config)
-
-    @classmethod
-    def missing(cls, config: Any) -> list[str]:
-        return residual_flow.missing(config)
 
     @property
     def codec(self) -> Codec:

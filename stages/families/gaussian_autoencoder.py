@@ -13,9 +13,9 @@ the codec's, and after 150 steps squared errors were still 36 times sigma^2.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,7 @@ class GaussianAutoencoder(GenerativeModel):
                 raise ValueError(f"temperature = {self.temperature}: expected at least 0")
 
     needs = frozenset({"latent"})
+    parts = staticmethod(codec.parts)
 
     def __init__(
         self, config: GaussianAutoencoderConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
@@ -105,10 +106,6 @@ class GaussianAutoencoder(GenerativeModel):
         self.log_size = nn.Linear(config.width, len(self.codec.standardise.std))
         with torch.no_grad():
             self.log_size.bias.copy_(torch.log(USUAL_SHARE * self.codec.standardise.std))
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return {"codec": codec.form(config)}
 
     def begin_step(self, step: int, num_steps: int) -> None:
         if step >= int(self.config.quantiser_start * num_steps):

@@ -17,7 +17,7 @@ Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class ImprovedMeanFlow(GenerativeModel):
     Config = ImprovedMeanFlowConfig
     Sampling = residual_flow.Sampling
     needs = frozenset()
+    parts, missing = staticmethod(residual_flow.parts), staticmethod(residual_flow.missing)
 
     def __init__(
         self, config: ImprovedMeanFlowConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
@@ -53,14 +54,6 @@ class ImprovedMeanFlow(GenerativeModel):
         (frame,) = spec.data.frame
         with_guess = self.latent is not None
         self.head = Head(frame, config.flow_width, with_guess) if config.velocity == "head" else None
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return residual_flow.parts(config)
-
-    @classmethod
-    def missing(cls, config: Any) -> list[str]:
-        return residual_flow.missing(config)
 
     @property
     def codec(self) -> Codec:

@@ -14,7 +14,6 @@ Mean Flows for One-step Generative Modeling, Geng et al., 2025, https://arxiv.or
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +36,7 @@ class MeanFlow(GenerativeModel):
     Config = MeanFlowConfig
     Sampling = residual_flow.Sampling
     needs = frozenset()
+    parts, missing = staticmethod(residual_flow.parts), staticmethod(residual_flow.missing)
 
     def __init__(
         self, config: MeanFlowConfig, spec: Spec, statistics: Statistics, signal: Callable[[Masked], Masked]
@@ -46,14 +46,6 @@ class MeanFlow(GenerativeModel):
         self.flow = ResidualFlow(config, spec, statistics, signal)
         self.latent, self.codes = self.flow.latent, self.flow.codes
         self.guidance = residual_flow.training_guidance(config, self.flow)
-
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
-        return residual_flow.parts(config)
-
-    @classmethod
-    def missing(cls, config: Any) -> list[str]:
-        return residual_flow.missing(config)
 
     @property
     def codec(self) -> Codec:

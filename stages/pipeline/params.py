@@ -20,6 +20,8 @@ T = TypeVar("T")
 MOST_BYTES, MOST_VALUES = 10_000_000, 100_000
 """Of params.yaml."""
 OVERRIDES = ("model", "train", "sample", "evaluate")
+SCRATCH = "scratch"
+"""What an experiment starts from that starts from no other."""
 
 
 @dataclasses.dataclass(frozen=True)

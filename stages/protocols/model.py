@@ -84,15 +84,15 @@ class GenerativeModel(nn.Module, ABC):
         super().__init__()
         self.config = config
 
-    @classmethod
-    def parts(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
+    @staticmethod
+    def parts(config: Any) -> Mapping[str, Mapping[str, Any]]:
         """What another model may start from, the largest first: an attribute that holds a module -> the fields of
         Config that decide its form.
         """
         return {}
 
-    @classmethod
-    def missing(cls, config: Any) -> list[str]:
+    @staticmethod
+    def missing(config: Any) -> list[str]:
         """Why a model of this Config cannot start from scratch; nothing where it can."""
         return []
 

@@ -9,13 +9,15 @@ the others (bitrate, encoder, optimiser, corpus) stands in `model` and `train`; 
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stages.pipeline import plugins
 from stages.pipeline.params import Params, parse, plain
 from stages.training import start
 from stages.training.config import TrainConfig
+from stages.training.fitting import Task
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,7 @@ class Sampler:
 class Codec:
     """What a seed starts from."""
 
-    family: str
-    module: str
-    """The file in stages/representations."""
-    model: Mapping[str, Any]
-    """The family's Config."""
-    train: TrainConfig
+    task: Task
     plugins: tuple[tuple[str, str], ...]
 
 
@@ -116,13 +113,8 @@ class Cell:
     """What a key stands for."""
 
     method: str
-    family: str
     seed: int
-    module: str
-    """The file in stages/representations."""
-    model: Mapping[str, Any]
-    """The family's Config."""
-    train: TrainConfig
+    task: Task
     samplers: tuple[Sampler, ...]
     draws: tuple[Sampler, ...]
     """Those whose samples' spread is measured."""
@@ -133,20 +125,24 @@ CODEC = "autoencoder"
 """The method whose family, model and training are the codec's."""
 
 
-def codec(params: Params, key: str | None) -> Codec | None:
-    """For `configure`: that of the seed `key`; None after problems."""
+def codec_name(folder: Path) -> str:
+    """What the model in a codec's folder is called, which is named by its seed."""
+    return f"codec_{folder.name}"
+
+
+def codec(params: Params, seed: str) -> Codec | None:
+    """For `configure`; None after problems."""
     axes, method = params.block("study", Axes), method_of(params, CODEC)
     if axes is None or method is None:
         return None
-    where = f"methods.{CODEC}"
+    family = method.family or CODEC
     module = str(params.mapping(f"representations.{axes.representation}").get("module"))
-    train = trained(params, replace(method, cost=1.0), axes.codec_steps, int(str(key)), where)
+    loads = (("families", family), ("networks", axes.network), ("representations", module))
     model = model_of(params, axes, CODEC, method)
+    train = trained(params, method, axes.codec_steps, int(seed), f"methods.{CODEC}")
     if train is None or model is None:
         return None
-    family = method.family or CODEC
-    loads = (("families", family), ("networks", axes.network), ("representations", module))
-    return Codec(family, module, plain(model), train, loads)
+    return Codec(Task(module, family, plain(model), train), loads)
 
 
 def cell(params: Params, key: str | None) -> Cell | None:
@@ -159,16 +155,15 @@ def cell(params: Params, key: str | None) -> Cell | None:
     model = model_of(params, axes, name, method)
     if not isinstance(num_steps, int) or isinstance(num_steps, bool):
         return params.problem(f"train.num_steps = {num_steps!r}: expected int")
-    train = trained(params, method, num_steps, int(seed), f"methods.{name}")
+    train = trained(params, method, round(num_steps / method.cost), int(seed), f"methods.{name}")
     if train is None or model is None:
         return None
-    kind, its = plugins.load("families", family), plugins.load("families", first.family)
-    found = start.problems(kind, model, its, parse(its.Config, first.model, where="model"))
-    for problem in found:
+    kind, its = plugins.load("families", family), plugins.load("families", first.task.family)
+    for problem in start.problems(kind, model, its, parse(its.Config, first.task.model, where="model")):
         params.problem(f"methods.{name}: {problem}")
     loads = dict.fromkeys([("families", family), *first.plugins])
-    samplers, draws = samplers_of(axes, kind)
-    return Cell(name, family, int(seed), first.module, plain(model), train, samplers, draws, tuple(loads))
+    task = Task(first.task.representation, family, plain(model), train)
+    return Cell(name, int(seed), task, *samplers_of(axes, kind), tuple(loads))
 
 
 def method_of(params: Params, name: str) -> Method | None:
@@ -188,8 +183,8 @@ def model_of(params: Params, axes: Axes, name: str, method: Method) -> Any | Non
 
 
 def trained(params: Params, method: Method, num_steps: int, seed: int, where: str) -> TrainConfig | None:
-    """The section `train`, for as many steps as fit into the time of `num_steps` of the autoencoder's."""
-    own = {**method.train, "seed": seed, "num_steps": round(num_steps / method.cost)}
+    """The section `train`, for so many steps."""
+    own = {**method.train, "seed": seed, "num_steps": num_steps}
     found = params.shared("train", TrainConfig, own, where=f"{where}.train")
     if found is not None and found.processes != 1:
         told = "a cell trains in one; several cells run side by side"

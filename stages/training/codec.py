@@ -47,6 +47,11 @@ def form(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in FORM}
 
 
+def parts(config: Any) -> dict[str, dict[str, Any]]:
+    """What other models may start from."""
+    return {"codec": form(config)}
+
+
 def problems(config: Any) -> list[str]:
     """What is wrong with the codec fields of a family's Config."""
     found = [f"{name} = {getattr(config, name)}: expected at least 1" for name in COUNTS if getattr(config, name) < 1]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from stages.pipeline import artifacts, checkpoints, plugins, ranks, shards
-from stages.pipeline.params import parse
+from stages.pipeline.params import SCRATCH, parse, plain
 from stages.protocols.model import GenerativeModel
 from stages.protocols.representation import Representation
 from stages.protocols.spec import Statistics
@@ -38,14 +38,17 @@ class Task:
 class Fitted:
     """A trained model and what it was made of."""
 
+    task: Task
     model: GenerativeModel
     representation: Representation
     statistics: Statistics
     best: loop.Best
     log: Path
 
-    def save(self, folder: Path, facts: model_folder.Facts) -> None:
-        """As a model folder."""
+    def save(self, folder: Path, name: str, start_from: str = SCRATCH) -> None:
+        """As a model folder, called `name`."""
+        task, training = self.task, plain(self.task.train) | {"selected": plain(self.best)}
+        facts = model_folder.Facts(name, task.family, task.representation, training, start_from)
         with artifacts.new_folder(folder) as draft:
             shutil.copyfile(self.log, draft / loop.LOG)
             model_folder.save(draft, self.model, self.representation, self.statistics, facts)
@@ -82,5 +85,5 @@ def fit(
             best = loop.fit(model, train, valid, task.train, work, listen)
         if not ranks.first():
             return
-        keep(Fitted(model, representation, statistics, best, work / loop.LOG))
+        keep(Fitted(task, model, representation, statistics, best, work / loop.LOG))
         shutil.rmtree(work)

@@ -31,7 +31,7 @@ class Facts:
     """The module in stages/representations."""
     training: Mapping[str, Any]
     """The resolved `train` section, and what was chosen by validation; for the card and the report."""
-    start_from: str = "scratch"
+    start_from: str = params.SCRATCH
     """The experiment whose model it took a part over from."""
 
 
@@ -153,7 +153,9 @@ carry the same restrictions, and those of the SoundFont where MIDI was rendered.
 
 
 def began(start_from: str) -> str:
-    return "" if start_from == "scratch" else f"; training began with a part of `{start_from}`, whose corpus counts too"
+    if start_from == params.SCRATCH:
+        return ""
+    return f"; training began with a part of `{start_from}`, whose corpus counts too"
 
 
 def chosen(selected: Mapping[str, Any]) -> str:

@@ -132,7 +132,7 @@ def parts(config: Config) -> dict[str, dict[str, Any]]:
     own = {"network": config.network, "flow_width": config.flow_width, "flow_depth": config.flow_depth}
     if config.encoder == "absent":
         return {"flow": own}
-    return {"flow": codec.form(config) | own, "codec": codec.form(config)}
+    return {"flow": codec.form(config) | own} | codec.parts(config)
 
 
 def missing(config: Config) -> list[str]:

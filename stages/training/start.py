@@ -9,13 +9,10 @@ Standardising comes along with the weights that are used to it, so the same part
 from typing import Any
 
 from stages.pipeline import plugins
-from stages.pipeline.params import Experiment, Params, near
+from stages.pipeline.params import SCRATCH, Experiment, Params, near
 from stages.protocols.model import GenerativeModel
 from stages.training import family_config
 from stages.training.model_folder import Loaded
-
-SCRATCH = "scratch"
-"""Instead of an experiment's name: from nothing."""
 
 
 def checked(params: Params, key: str, experiment: Experiment, model: Any) -> list[tuple[str, str]] | None:

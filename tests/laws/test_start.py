@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from stages import train
 from stages.pipeline import artifacts, plugins
-from stages.pipeline.params import Experiment, Params, plain
+from stages.pipeline.params import SCRATCH, Experiment, Params, plain
 from stages.protocols.model import Masked
 from stages.training import family_config, loop, start
 from stages.training.config import TrainConfig
@@ -109,7 +109,7 @@ def test_a_started_training_that_is_cut_off_ends_in_the_same_bytes(tmp_path, mon
         train.run(config_of(name, model, start_from), *paths)
         return (tmp_path / out / "model/model.safetensors").read_bytes()
 
-    trained("autoencoder", "autoencoder", {}, start.SCRATCH)
+    trained("autoencoder", "autoencoder", {}, SCRATCH)
     flow = ("improved_mean_flow", {"encoder": "frozen", "flow_start": 0.0, "flow_width": 8, "flow_depth": 1})
     whole = trained(flow[0], "whole", flow[1], "autoencoder")
     step = loop.Run.step
