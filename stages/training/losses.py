@@ -65,15 +65,17 @@ def log_mel(signal: Tensor, num_samples: int, num_bands: int, rate_hz: float) ->
     """ln(M + floor) of [B, num_samples] -> [B, num_frames, floors * num_bands], in float32 with autocast off."""
     with torch.autocast(signal.device.type, enabled=False):
         signal = wide(signal)
-        window, filters = (part.to(signal) for part in mel_filters(num_samples, num_bands, rate_hz))
+        window, filters = mel_filters(num_samples, num_bands, rate_hz, signal.dtype, signal.device)
         frames = signal.unfold(1, num_samples, num_samples // 4) * window
         mel = torch.fft.rfft(frames).abs() @ filters
         return torch.cat([torch.log(mel + floor) for floor in FLOORS], dim=-1)
 
 
 @lru_cache
-def mel_filters(num_samples: int, num_bands: int, rate_hz: float) -> Sequence[Tensor]:
+def mel_filters(
+    num_samples: int, num_bands: int, rate_hz: float, dtype: torch.dtype, device: torch.device
+) -> Sequence[Tensor]:
     """Hann window [num_samples] and filters [num_samples // 2 + 1, num_bands] of magnitudes."""
     window = torch.hann_window(num_samples)
     filters = melscale_fbanks(num_samples // 2 + 1, 0.0, rate_hz / 2, num_bands, int(rate_hz), norm="slaney")
-    return window, filters
+    return window.to(device, dtype), filters.to(device, dtype)

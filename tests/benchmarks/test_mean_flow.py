@@ -35,20 +35,20 @@ def model_of(family, **changes):
 def step_of(family, batch=BATCH, **changes):
     """Loss and gradient of the flow alone."""
     model = model_of(family, encoder="absent", flow_width=WIDTH, flow_depth=DEPTH, **changes).train()
-    generator = torch.Generator().manual_seed(1)
-    data = torch.randn(batch, STEPS, BINS, generator=generator)
-    clips = Batch(
-        tuple(map(str, range(batch))),
-        torch.arange(batch),
-        Masked(data, torch.ones(batch, STEPS, dtype=torch.bool)),
-        {},
-    )
+    data = clips(batch)
 
     def step():
         model.zero_grad()
-        model.loss(clips, "model", 0).total.mean().backward()
+        model.loss(data, "model", 0).total.mean().backward()
 
     return step
+
+
+def clips(num):
+    """So many crops of two seconds, of noise."""
+    data = torch.randn(num, STEPS, BINS, generator=torch.Generator().manual_seed(1))
+    present = torch.ones(num, STEPS, dtype=torch.bool)
+    return Batch(tuple(map(str, range(num))), torch.arange(num), Masked(data, present), {})
 
 
 def test_decoding_with_the_flow(figure):
