@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +24,12 @@ from pathlib import Path
 import networkx
 from ruamel.yaml import YAML
 
+import stages
 from stages.pipeline import artifacts, gpus, stage, workers
 
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro")
+DVC = (sys.executable, "-m", "stages.pipeline.child", "--wait-for-lock", "repro")
+CODE = str(Path(stages.__file__).parents[1])
+"""Where DVC's process finds this code, wherever the pipeline lies."""
 GIVING_WAY = ("nice", "-n", "10")
 EACH = "${experiments}"
 PLAN = "plan"
@@ -119,7 +122,7 @@ def run(
     def one(chain: Sequence[str], gives_way: bool) -> bool:
         words = [*(GIVING_WAY if gives_way else ()), *DVC, "--single-item", *chain]
         with leases.some(needed(chain)) as device:
-            return subprocess.run(words, env=os.environ | device).returncode == 0
+            return call(words, device) == 0
 
     sorter = graphlib.TopologicalSorter({chain: list(todo.successors(chain)) for chain in todo})
     sorter.prepare()
@@ -139,6 +142,12 @@ def run(
     return failed
 
 
+def call(words: Sequence[str], device: Mapping[str, str] | None = None) -> int:
+    """Run a command of DVC; its exit code."""
+    path = os.pathsep.join(filter(None, (CODE, os.environ.get("PYTHONPATH"))))
+    return subprocess.run(words, env=os.environ | {"PYTHONPATH": path} | dict(device or {})).returncode
+
+
 def processes_of(chain: Sequence[str]) -> int:
     """How many processes the training among these stages starts, by its plan; 1 where there is none."""
     found = [1]
@@ -156,14 +165,14 @@ def main() -> None:
         parser.error(f"--jobs {num_jobs}: expected at least 1")
     failed = []
     if num_jobs > 1:
-        if code := subprocess.run([*DVC, PLAN]).returncode:
+        if code := call([*DVC, PLAN]):
             sys.exit(code)
         failed = run(
             chains(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml"))), num_jobs, gpus.visible(), processes_of
         )
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
-    sys.exit(subprocess.run(DVC).returncode)
+    sys.exit(call(DVC))
 
 
 if __name__ == "__main__":

@@ -182,6 +182,27 @@ def test_a_stage_ends_with_its_dvc_and_the_next_takes_over(repo, whole):
     assert digest((repo / "dvc.lock").read_text()) == whole
 
 
+PARALLEL = """
+from pathlib import Path
+from stages.pipeline import parallel
+parallel.run(parallel.chains(parallel.needs_of(Path.cwd()), parallel.repeated_of(Path("dvc.yaml"))), 2, [])
+"""
+
+
+@pytest.mark.fault("orphan")
+def test_dvc_ends_with_who_runs_several_at_once_and_the_next_takes_over(repo, whole):
+    process = begin(repo, sys.executable, "-c", PARALLEL)
+    with processes.ending(process):
+        processes.until(lambda: works(repo), pause_s=0.005)
+        stage = processes.until(lambda: stage_of(repo))
+        dvc = int(Path(f"/proc/{stage}/stat").read_text().rpartition(")")[2].split()[1])
+        process.kill()
+        process.wait()
+        processes.until(lambda: not alive(dvc) and not alive(stage))
+    command(repo, sys.executable, "-c", PARALLEL)
+    assert digest((repo / "dvc.lock").read_text()) == whole
+
+
 @pytest.mark.fault("twice")
 def test_a_second_repro_is_refused_by_name(both):
     assert both[1].returncode != 0 and re.search("lock", both[1].stderr), both[1].stderr
