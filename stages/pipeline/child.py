@@ -5,10 +5,16 @@ An orphan would go on with its list of stages, and its locks turn away the same 
 
 import sys
 
-from dvc.cli import main
-
 from stages.pipeline import stage
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """What `dvc` does with the same words; its exit code."""
     stage.die_with_parent()
+    from dvc.cli import main as dvc  # its import takes a second, in which the parent may end
+
+    return dvc()
+
+
+if __name__ == "__main__":
     sys.exit(main())

@@ -93,7 +93,7 @@ def work_folder(stage: str, key: str | None, inputs: list[Path]) -> Path:
 
 
 def die_with_parent() -> None:
-    """End when who started this ends, dvc or torchrun, however it ends (Linux): an orphan would go on writing outs.
+    """End when who started this ends, dvc, torchrun or `make repro`, however it ends (Linux): an orphan would go on.
 
     Needs `exec` in cmd.
     """

@@ -3,12 +3,10 @@
     m <- mu m + (1 - mu) g;   n = (1 - mu) g + mu m (Nesterov);   W <- W - rate * 0.2 sqrt(max(rows, columns)) O(n)
     O(n) = U f(S) V', n = U S V':  f is five times s <- a s + b s^3 + c s^5, which brings every s > 0 near 1
 
-The factor brings updates to AdamW's usual size, so that one learning rate serves both. O(n) hardly changes from one
-step to the next, as momentum does, so that each serves `EVERY` steps: with small batches it costs more than a quarter
-of a training step. The polynomial is computed on the Gram matrix n n', the smaller side squared: two thirds of the time
-that powers of n itself take. Matrices of one shape, lying or standing, go through it together, since small ones cost
-more calls than sums. All in float32: torch's own Muon works in bfloat16, which is 28 times slower on a CPU without
-instructions for it.
+The factor brings updates to AdamW's usual size, so that one learning rate serves both. The polynomial is computed on
+the Gram matrix n n', the smaller side squared: two thirds of the time that powers of n itself take. Matrices of one
+shape, lying or standing, go through it together, since small ones cost more calls than sums. All in float32: torch's
+own Muon works in bfloat16, which is 28 times slower on a CPU without instructions for it.
 
 Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024, https://kellerjordan.github.io/posts/muon;
 Muon is Scalable for LLM Training, Liu et al., 2025, https://arxiv.org/abs/2502.16982 (the factor).
@@ -22,8 +20,6 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-EVERY = 2
-"""Steps for which a direction serves."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan et al.'s a, b, c: singular values land between 0.7 and 1.2."""
 NUM_ITERATIONS = 5
@@ -50,15 +46,10 @@ class Muon(torch.optim.Optimizer):
 
     def update(self, parameters: list[nn.Parameter], rate: float, weight_decay: float) -> None:
         """One step of parameters that have the same two sides."""
-        moved = [(self.state[parameter], lying(self.nesterov(parameter))) for parameter in parameters]
-        due = [(state, matrix) for state, matrix in moved if int(state["step"]) % EVERY == 0]
-        if due:
-            for (state, _), direction in zip(due, orthogonal(torch.stack([matrix for _, matrix in due])), strict=True):
-                state["direction"] = direction.clone()  # of the whole stack a view would keep all
-        for parameter, (state, _) in zip(parameters, moved, strict=True):
-            state["step"] += 1
+        directions = orthogonal(torch.stack([lying(self.nesterov(parameter)) for parameter in parameters]))
+        for parameter, direction in zip(parameters, directions, strict=True):
             parameter.mul_(1 - rate * weight_decay)
-            turned = state["direction"] if is_lying(parameter) else state["direction"].T
+            turned = direction if is_lying(parameter) else direction.T
             parameter.sub_(turned, alpha=rate * 0.2 * math.sqrt(max(parameter.shape)))
 
     def nesterov(self, parameter: nn.Parameter) -> Tensor:
@@ -66,7 +57,6 @@ class Muon(torch.optim.Optimizer):
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if "momentum" not in state:
-            state["step"] = torch.zeros(())  # on the CPU, where torch keeps what it finds under this name
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(momentum, MOMENTUM)

@@ -1,7 +1,6 @@
 """The first experiment of params.yaml, ready to train on noise: its model and numbers, in float32, on one thread.
 
-In float32 and without Muon, which computes in bfloat16 too: CPUs without instructions for it take twenty times as long,
-which would hide the rest.
+Without Muon, whose time does not depend on the batch: it would hide part of what is compared here.
 """
 
 from dataclasses import replace

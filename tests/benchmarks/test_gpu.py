@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.skipif(not torch.cuda.is_available(
 GPU = torch.device("cuda")
 SIZES = {"small": (16, 192, 4), "large": (64, 512, 8)}
 """Clips of two seconds, width and depth of the flow."""
-NUM = 15
+NUM = 21
 
 
 def step_of(family, size, halves=True, compiled=False, **changes):
@@ -40,7 +40,7 @@ def step_of(family, size, halves=True, compiled=False, **changes):
 
 
 def floor_of(size):
-    """The matrix products of the network's blocks, and of the ways in and out of it."""
+    """The matrix products of the network's blocks, in one pass forward and backward."""
     batch, width, depth = SIZES[size]
     rows = torch.randn(batch * STEPS, width, device=GPU, dtype=torch.bfloat16)
     wide = torch.randn(batch * STEPS, 4 * width, device=GPU, dtype=torch.bfloat16)

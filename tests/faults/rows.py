@@ -32,9 +32,9 @@ ROWS: dict[str, Row] = {
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3
     ),
     "orphan": Row(
-        "the dvc process alone is killed, or the main process of a pool",
+        "the dvc process alone is killed, or who runs several of it, or the main process of a pool",
         "what it started ends within seconds; the next `dvc repro` takes over its lock",
-        2,
+        3,
     ),
     "ranks": Row(
         "a rank killed under torchrun; the stage that started it stopped or killed; a rank's error",

@@ -199,7 +199,8 @@ def test_dvc_ends_with_who_runs_several_at_once_and_the_next_takes_over(repo, wh
         process.kill()
         process.wait()
         processes.until(lambda: not alive(dvc) and not alive(stage))
-    command(repo, sys.executable, "-c", PARALLEL)
+    assert not (repo / "models" / NAME).exists(), "an orphan went on"
+    assert "going on from step" in command(repo, sys.executable, "-c", PARALLEL)
     assert digest((repo / "dvc.lock").read_text()) == whole
 
 

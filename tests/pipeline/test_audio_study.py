@@ -136,7 +136,7 @@ def test_samplers_are_what_a_family_can_be_told(plans):
         ("num_steps: [1, 2,", "num_steps: [0, 2,", "expected at least 1"),
         ("0.8, 1.0]", "0.8, 0.9]", "expected 1.0 among them"),
         ("[0.0, 0.2,", "[0.2, 0.0,", "expected rising ones"),
-        ("    cost: 1.28", "    cost: -1.28", "expected more than 0"),
+        ("    cost: 1.27", "    cost: -1.27", "expected more than 0"),
         ("      heard_weight: 0.0", "      heard_wieght: 0.0", "did you mean 'heard_weight'"),
         ("    model:\n", "    train: {num_steps: 5}\n    model:\n", "the study sets it"),
     ],
