@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 512
-"""Frames at once: so few that passes over them find them in a cache, so many that a call costs nothing beside its work."""
+"""Frames at once: few enough to stay in a cache from pass to pass, enough to make little of the cost of calls."""
 
 
 def sine_window(num_bins: int) -> np.ndarray:
