@@ -258,7 +258,7 @@ def identity(root: Path) -> Iterator[Finding]:
     for name, variable in (("user.name", "GIT_AUTHOR_NAME"), ("user.email", "GIT_AUTHOR_EMAIL")):
         asked = subprocess.run(["git", "-C", root, "config", name], capture_output=True, text=True)
         if not asked.stdout.strip() and not os.environ.get(variable):
-            yield Finding("mend", f"git has no {name}, without which a second `dvc exp run` fails", f"`git config {name} ...`")
+            yield Finding("mend", f"git has no {name}: a second `dvc exp run` would fail", f"`git config {name} ...`")
             return
     yield Finding("good", "git knows who you are")
 
