@@ -62,13 +62,19 @@ def text(rows: Iterable[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def cpu_seconds(function: Callable[[], Any]) -> float:
-    start = time.process_time()
+Clock = Callable[[], float]
+
+
+def seconds(function: Callable[[], Any], clock: Clock = time.process_time) -> float:
+    """Of this process's CPU, or by another clock."""
+    start = clock()
     function()
-    return time.process_time() - start
+    return clock() - start
 
 
-def pairs(one: Callable[[], Any], other: Callable[[], Any], num: int) -> list[tuple[float, float]]:
-    """CPU seconds of both, in turn, so that what disturbs one disturbs the other; each is warmed up first."""
+def pairs(
+    one: Callable[[], Any], other: Callable[[], Any], num: int, clock: Clock = time.process_time
+) -> list[tuple[float, float]]:
+    """Seconds of both, in turn, so that what disturbs one disturbs the other; each is warmed up first."""
     one(), other()
-    return [(cpu_seconds(one), cpu_seconds(other)) for _ in range(num)]
+    return [(seconds(one, clock), seconds(other, clock)) for _ in range(num)]

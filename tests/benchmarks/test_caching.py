@@ -35,6 +35,6 @@ def test_caching_on_one_core(figure, tmp_path):
     representation, unit = Mdct(Mdct.Config()), cache.Unit("train", 0, tuple(stretches))
     (tmp_path / "train").mkdir()
     cache.encode(representation, tmp_path, tmp_path, unit)
-    seconds = [table.cpu_seconds(lambda: cache.encode(representation, tmp_path, tmp_path, unit)) for _ in range(21)]
+    seconds = [table.seconds(lambda: cache.encode(representation, tmp_path, tmp_path, unit)) for _ in range(21)]
     factors = [NUM_CLIPS * DURATION_S / found for found in seconds]
     figure(table.of("caching_one_core", factors, "x real time (FLAC to MDCT shard)", must=300.0, aim=800.0))

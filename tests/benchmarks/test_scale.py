@@ -155,7 +155,7 @@ def seconds_per_second(folder: Path) -> dict[str, float]:
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(7):
         for name, (function, amount) in steps.items():
-            times[name].append(table.cpu_seconds(function) / amount)
+            times[name].append(table.seconds(function) / amount)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

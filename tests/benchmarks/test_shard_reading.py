@@ -33,7 +33,7 @@ def test_a_batch_of_crops(figure, folder):
     loader = Loader(dataset, batch_size=16, crop_steps=150, seed=0)
     steps = itertools.count()
     loader.batch(next(steps))
-    found = [1000 * table.cpu_seconds(lambda: loader.batch(next(steps))) for _ in range(101)]
+    found = [1000 * table.seconds(lambda: loader.batch(next(steps))) for _ in range(101)]
     figure(table.of("batch_of_16_crops", found, "ms (float16 shards to float32 tensors)", must=2.0, aim=1.0))
 
 
@@ -47,7 +47,7 @@ def test_crops_alone(figure, folder):
             np.array(representation.view(codes[int(seed) % len(codes)], 150, int(seed)).data)
 
     crops()
-    figure(table.of("16_crops", [1000 * table.cpu_seconds(crops) for _ in range(101)], "ms"))
+    figure(table.of("16_crops", [1000 * table.seconds(crops) for _ in range(101)], "ms"))
 
 
 @pytest.mark.parametrize(("what", "num_steps"), [("clips", NUM_STEPS), ("crops", 150)])
