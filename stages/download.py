@@ -1,19 +1,20 @@
 """Bring a corpus to disk, verified; files that cannot be used are quarantined with a reason.
 
-Out: files/, manifest.json (every piece with kind, duration, licence and sha256) and quarantine.json. One bad file never
-ends the run; a corpus with nothing usable does, saying why.
+Out: the files in packs (pipeline/packs.py), manifest.json (every piece's path, kind, duration, licence and sha256) and
+quarantine.json. One bad file never ends the run; a corpus with nothing usable does, saying why.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from stages.pipeline import artifacts, plugins, stage
+from stages.pipeline import artifacts, packs, plugins, stage
 from stages.pipeline.params import Params, parse, plain
 from stages.pipeline.stage import Needs
+from stages.pipeline.store import Store
 from stages.protocols.corpus import Collected, Corpus
 
 
@@ -58,7 +59,11 @@ def run(config: Config, raw: Path, work: Path) -> None:
     with artifacts.new_folder(raw) as draft:
         collected = corpus.collect(draft, work)
         check(collected, draft)
-        pieces = sorted(collected.pieces, key=lambda piece: piece.id)
+        alone, kept = [piece for piece in collected.pieces if piece.index is None], Store(work / "packs", "")
+        moved = packs.pack(draft, {piece.path: piece.sha256 for piece in alone}, kept)
+        kept.forget()
+        placed = [replace(piece, path=moved.get(piece.path, piece.path)) for piece in collected.pieces]
+        pieces = sorted(placed, key=lambda piece: piece.id)
         refused = sorted(collected.refused, key=lambda item: (item.path, item.reason))
         artifacts.write_json(draft / "manifest.json", {"pieces": plain(pieces)})
         artifacts.write_json(draft / "quarantine.json", {"refused": plain(refused)})

@@ -1,7 +1,7 @@
 """Turn MIDI into audio with a SoundFont; pieces that come as audio are only resampled.
 
-Out: files/*.flac (24 kHz, mono, 16 bit), manifest.json, quarantine.json. A rendering depends on its piece, the seed
-and its own number, never on the other pieces or on the number of workers; so it is kept (pipeline/store.py).
+Out: FLAC files (24 kHz, mono, 16 bit) in packs (pipeline/packs.py), manifest.json, quarantine.json. A rendering depends
+on its piece, the seed and its number, not on other pieces or the number of workers; so it is kept (pipeline/store.py).
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.media import audio, midi, recordings, synth
-from stages.pipeline import artifacts, stage, store
+from stages.pipeline import artifacts, packs, stage, store
 from stages.pipeline.params import Params, plain
 from stages.pipeline.stage import Needs
 from stages.pipeline.store import Store
@@ -49,15 +49,17 @@ def run(config: Config, raw: Path, audio_folder: Path, kept: Store | None = None
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     units = [(p, k) for p in pieces for k in range(config.num_renderings if p["kind"] == "midi" else 1)]
     with artifacts.new_folder(audio_folder) as draft:
-        guard = Guard(MEMORY_GB, CPU_S, lost)
         how = plain(replace(config, num_renderings=1))  # a recording is only resampled
         depends = [[p["id"], p["path"], p["sha256"], k, how if p["kind"] == "midi" else p["kind"]] for p, k in units]
+        guard = Guard(MEMORY_GB, CPU_S, lost)
         results = store.map_units(kept, partial(make, config, raw), units, depends, draft, guard)
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
         reasons = {item["path"]: item for _, item in results if item}  # one for all renderings of a piece
         refused = [reasons[path] for path in sorted(reasons)]
         if not clips:
             raise ValueError(f"no piece of {raw} could be rendered: {refused[:3]}; see its manifest.json")
+        moved = packs.pack(draft, {clip["path"]: clip["sha256"] for clip in clips}, kept)
+        clips = [clip | {"path": moved.get(clip["path"], clip["path"])} for clip in clips]
         artifacts.write_json(draft / "manifest.json", {"rate_hz": RATE_HZ, "clips": clips})
         artifacts.write_json(draft / "quarantine.json", {"refused": refused})
     hours = sum(clip["num_samples"] for clip in clips) / RATE_HZ / 3600
@@ -72,12 +74,12 @@ def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int
     piece, k = unit
     if piece["kind"] not in ("midi", "audio"):
         return lost(unit, f"a piece of kind {piece['kind']} has no sound")
-    artifacts.check(raw / piece["path"], piece["sha256"], "run `dvc repro -f` on the download stage")
+    file = packs.source(raw, piece["path"], piece["sha256"], f"run `dvc repro -f -s download@{raw.name}`")
     (draft / "files").mkdir(exist_ok=True)
     try:
         if piece["kind"] == "midi":
-            return [rendered(config, raw / piece["path"], draft, piece["id"], k)], None
-        return recorded(raw / piece["path"], draft, piece["id"]), None
+            return [rendered(config, file, draft, piece["id"], k)], None
+        return recorded(file, draft, piece["id"]), None
     except ValueError as problem:
         return lost(unit, str(problem))
 
@@ -86,9 +88,9 @@ def lost(unit: tuple[dict[str, Any], int], reason: str) -> Made:
     return [], {"path": unit[0]["path"], "reason": reason}
 
 
-def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dict[str, Any]:
+def rendered(config: Config, file: Path | bytes, draft: Path, piece: str, k: int) -> dict[str, Any]:
     """One rendering of a MIDI piece, its instruments drawn from (seed, piece, k)."""
-    score = midi.read(path.read_bytes(), f"{piece}-{k}")
+    score = midi.read(file if isinstance(file, bytes) else file.read_bytes(), f"{piece}-{k}")
     if config.instruments == "as_written":
         programs = tuple(voice.program for voice in score.voices)
         clip = synth.as_written(score, RATE_HZ, config.loudness_lufs)
@@ -101,10 +103,10 @@ def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dic
     return save(draft, piece, clip, names)
 
 
-def recorded(path: Path, draft: Path, piece: str) -> list[dict[str, Any]]:
+def recorded(file: Path | bytes, draft: Path, piece: str) -> list[dict[str, Any]]:
     """A recording as clips of at most LONGEST_S, resampled."""
-    recordings.duration_s(path)  # all of it or nothing: what breaks off raises here, before a clip is written
-    return [save(draft, piece, clip, []) for clip in recordings.clips(path, piece, RATE_HZ, LONGEST_S)]
+    recordings.duration_s(file)  # all of it or nothing: what breaks off raises here, before a clip is written
+    return [save(draft, piece, clip, []) for clip in recordings.clips(file, piece, RATE_HZ, LONGEST_S)]
 
 
 def save(draft: Path, piece: str, clip: audio.Clip, instruments: list[str]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from stages.media import midi
-from stages.pipeline import artifacts, stage
+from stages.pipeline import artifacts, packs, stage, store
 from stages.pipeline.params import Params
 from stages.pipeline.stage import Needs
-from stages.pipeline.workers import map_units
+from stages.pipeline.store import Store
 
 NUM_INTERVALS = 16
 
@@ -53,10 +53,10 @@ def configure(params: Params, key: str | None) -> Needs | None:
     return config and Needs(config)
 
 
-def run(config: Config, raw: Path, split: Path) -> None:
+def run(config: Config, raw: Path, split: Path, kept: Store | None = None) -> None:
     """Write split.json: the split and the group of every piece, and which excerpts the test set is heard in."""
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
-    groups = groups_of(raw, pieces)
+    groups = groups_of(raw, pieces, kept)
     own = {piece["id"]: piece["split"] for piece in pieces if piece.get("split")}
     places = assign(set(groups.values()), config.valid_fraction, config.test_fraction)
     tested = {groups[piece] for piece, chosen in own.items() if chosen == "test"}
@@ -74,18 +74,21 @@ def run(config: Config, raw: Path, split: Path) -> None:
     print(f"{counts} pieces in {len(places)} melody groups")
 
 
-def groups_of(raw: Path, pieces: list[dict[str, Any]]) -> dict[str, str]:
-    """Piece -> its group; only melodies are worth worker processes."""
+def groups_of(raw: Path, pieces: list[dict[str, Any]], kept: Store | None) -> dict[str, str]:
+    """Piece -> its group; only melodies are worth worker processes, and keeping."""
     sung = [piece for piece in pieces if piece["kind"] == "midi"]
-    found = dict(zip([piece["id"] for piece in sung], map_units(partial(group_of, raw), sung), strict=True))
-    return {piece["id"]: found.get(piece["id"]) or group_of(raw, piece) for piece in pieces}
+    depends = [[piece["id"], piece["sha256"]] for piece in sung]
+    found = store.map_units(kept, partial(group_of, raw), sung, depends, raw)
+    groups = dict(zip([piece["id"] for piece in sung], found, strict=True))
+    return {piece["id"]: groups.get(piece["id"]) or group_of(raw, raw, piece) for piece in pieces}
 
 
-def group_of(raw: Path, piece: dict[str, Any]) -> str:
-    """The piece's group: a hash of its melody's opening intervals, or of its id where it has no melody."""
+def group_of(raw: Path, draft: Path, piece: dict[str, Any]) -> str:
+    """The piece's group, no file: a hash of its melody's opening intervals, or of its id where it has no melody."""
     opening: list[int] = []
     if piece["kind"] == "midi":
-        melody = midi.melody(midi.read((raw / piece["path"]).read_bytes(), piece["id"]))
+        data = packs.read(raw, piece["path"], piece["sha256"], f"run `dvc repro -f -s download@{raw.name}`")
+        melody = midi.melody(midi.read(data, piece["id"]))
         opening = np.diff(melody[: NUM_INTERVALS + 1]).tolist()
     return hashlib.sha256(repr(opening or piece["id"]).encode()).hexdigest()
 
@@ -111,4 +114,4 @@ def place(group: str) -> float:
 
 
 if __name__ == "__main__":
-    stage.main(run)
+    stage.main(run, keep=True)

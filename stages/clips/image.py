@@ -11,7 +11,7 @@ from stages.media import image
 from stages.pipeline import artifacts
 from stages.protocols.clips import Clips
 
-REMEDY = "delete its folder and run `dvc repro` again"
+REMEDY = "run `dvc repro -f -s` on the stage that makes its folder"
 
 
 @dataclass(frozen=True)

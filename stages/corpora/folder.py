@@ -46,4 +46,4 @@ class Folder(Corpus):
         if not root.is_dir():
             raise ValueError(f"path = {self.config.path!r}: there is no such folder; give the folder of your music")
         config = self.config
-        return tree.gather(root, folder, config.kinds, config.num_pieces, config.licence, shutil.copyfile)
+        return tree.gather(root, folder, work, config.kinds, config.num_pieces, config.licence, shutil.copyfile)

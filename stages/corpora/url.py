@@ -72,7 +72,7 @@ class Url(Corpus):
         fetch.fetch(config.url, path, config.sha256, max_bytes, self.trust)
         archive.discard(unpacked)
         refused = archive.extract_apart(path, unpacked, tree.ENDINGS[config.kinds], max_bytes)
-        found = tree.gather(unpacked, folder, config.kinds, config.num_pieces, config.licence, os.replace)
+        found = tree.gather(unpacked, folder, work, config.kinds, config.num_pieces, config.licence, os.replace)
         archive.discard(unpacked)
         path.unlink()
         return Collected(found.pieces, (*refused, *found.refused))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.pipeline import packs
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -21,14 +23,17 @@ class Clip:
         return len(self.samples) / self.rate_hz
 
 
-def read(path: Path, clip_id: str, start: int = 0, num_samples: int = -1) -> Clip:
-    """Read a file as mono at its own rate. ValueError names the file where it is not readable audio."""
+def read(file: Path | bytes, clip_id: str, start: int = 0, num_samples: int = -1) -> Clip:
+    """Read a file as mono at its own rate, from its path or its bytes. ValueError where it is not readable audio."""
     import soundfile
 
     try:
-        samples, rate_hz = soundfile.read(path, frames=num_samples, start=start, dtype="float32", always_2d=True)
+        samples, rate_hz = soundfile.read(
+            packs.opened(file), frames=num_samples, start=start, dtype="float32", always_2d=True
+        )
     except soundfile.LibsndfileError as problem:
-        raise ValueError(f"{path} is not readable audio: {problem}") from problem
+        name = clip_id if isinstance(file, bytes) else file
+        raise ValueError(f"{name} is not readable audio: {problem}") from problem
     return Clip(clip_id, np.ascontiguousarray(samples.mean(axis=1)), int(rate_hz))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from stages.media import image
 from stages.pipeline import artifacts
 
-REMEDY = "run `dvc repro -f` on its cell"
+REMEDY = "run `dvc repro -f -s` on its cell"
 
 
 def write_images(folder: Path, name: str, clips: Sequence[image.Clip]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.media import audio
-from stages.pipeline import artifacts
+from stages.pipeline import artifacts, packs
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def in_turn(clips: Sequence[Stretch], num: int, length: int) -> list[Stretch]:
 
 def read(clips: Path, part: Stretch) -> audio.Clip:
     """The stretch's audio from the corpus folder, its file checked."""
-    artifacts.check(clips / part.path, part.sha256, "delete its folder and run `dvc repro` again")
-    return audio.read(clips / part.path, part.id, part.start, part.num_samples)
+    file = packs.source(clips, part.path, part.sha256, f"run `dvc repro -f -s render@{clips.name}`")
+    return audio.read(file, part.id, part.start, part.num_samples)
 
 
 def write_reference(folder: Path, clip: audio.Clip, piece: str) -> dict[str, Any]:
@@ -74,6 +74,6 @@ def read_references(folder: Path) -> list[audio.Clip]:
     """The excerpts, sorted by id, each file checked."""
     found = []
     for entry in artifacts.read_json(folder / "manifest.json")["clips"]:
-        artifacts.check(folder / entry["path"], entry["sha256"], "run `dvc repro -f` on the cache stage")
+        artifacts.check(folder / entry["path"], entry["sha256"], "run `dvc repro -f -s` on the cache stage")
         found.append(audio.read(folder / entry["path"], entry["id"]))
     return found

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from stages.media import midi, recordings
-from stages.pipeline import artifacts
-from stages.pipeline.workers import Guard, map_units
+from stages.pipeline import artifacts, store
+from stages.pipeline.store import Store
+from stages.pipeline.workers import Guard
 from stages.protocols.corpus import Collected, Piece, Refused
 
 AUDIO = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".oga", ".opus", ".mp3")
@@ -34,12 +35,18 @@ Bring = Callable[[str | os.PathLike[str], Path], Any]
 Unit = TypeVar("Unit")
 
 
-def gather(root: Path, folder: Path, kinds: Kinds, num_pieces: int, licence: str, bring: Bring) -> Collected:
-    """Bring (copy or move) the music under `root` to `folder`/files, in natural order; `num_pieces` 0 takes all."""
+def gather(
+    root: Path, folder: Path, work: Path, kinds: Kinds, num_pieces: int, licence: str, bring: Bring
+) -> Collected:
+    """Bring (copy or move) the music under `root` to `folder`/files, in natural order; `num_pieces` 0 takes all.
+
+    How long a file is, by its content, is kept in `work`: a corpus that grows is not decoded again.
+    """
     paths, refused = candidates(root, kinds)
     (folder / "files").mkdir(parents=True, exist_ok=True)
-    take, guard = partial(take_file, root, folder, licence, bring), Guard(MEMORY_GB, CPU_S, partial(lost, root, folder))
-    collected = enough(folder, paths, num_pieces, lambda batch: map_units(take, batch, guard=guard))
+    kept = Store(work / "lengths", "")
+    collected = enough(folder, paths, num_pieces, partial(take_files, root, folder, kept, licence, bring))
+    kept.forget()
     return Collected(collected.pieces, (*refused, *collected.refused))
 
 
@@ -87,24 +94,50 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def take_file(root: Path, folder: Path, licence: str, bring: Bring, path: Path) -> Piece | Refused:
-    """One file as a piece of `folder`, or the reason why it cannot be."""
-    piece_id, target = place_of(root, folder, path)
-    try:
-        if path.exists() or not target.exists():  # else a worker that was killed has moved it
+def take_files(
+    root: Path, folder: Path, kept: Store, licence: str, bring: Bring, paths: Sequence[Path]
+) -> list[Piece | Refused]:
+    """Files as pieces of `folder`, or the reasons why they cannot be, of which nothing is left there."""
+    found: dict[Path, Piece | Refused] = {}
+    there: dict[Path, tuple[Path, str]] = {}
+    for path in paths:
+        target = place_of(root, folder, path)[1]
+        try:
             with artifacts.room_for(folder):
                 bring(path, target)
-        return piece_of(folder, target, piece_id, licence)
-    except artifacts.NoRoom:
-        raise
+            there[path] = target, artifacts.sha256(target)
+        except artifacts.NoRoom:
+            raise
+        except OSError as problem:
+            found[path] = Refused(path.relative_to(root).as_posix(), str(problem))
+    depends = [[sha256, target.suffix] for target, sha256 in there.values()]
+    targets = [target for target, _ in there.values()]
+    lengths = store.map_units(kept, looked_through, targets, depends, folder, Guard(MEMORY_GB, CPU_S, unread))
+    for (path, (target, sha256)), length in zip(there.items(), lengths, strict=True):
+        if "reason" in length:
+            target.unlink(missing_ok=True)
+            found[path] = Refused(path.relative_to(root).as_posix(), length["reason"])
+        else:
+            piece_id, kind = place_of(root, folder, path)[0], "midi" if target.suffix in MIDI else "audio"
+            place = target.relative_to(folder).as_posix()
+            found[path] = Piece(piece_id, place, kind, length["duration_s"], sha256, licence)
+    return [found[path] for path in paths]
+
+
+def looked_through(draft: Path, path: Path) -> dict[str, Any]:
+    """Read a file to its end: its `duration_s`, or the `reason` why it is no music."""
+    try:
+        if path.suffix in MIDI:
+            duration_s = midi.read(path.read_bytes(), path.stem).duration_s
+        else:
+            duration_s = recordings.duration_s(path)
+        return {"duration_s": round(duration_s, 6)}
     except (OSError, ValueError) as problem:
-        return lost(root, folder, path, str(problem))
+        return unread(path, str(problem))
 
 
-def lost(root: Path, folder: Path, path: Path, reason: str) -> Refused:
-    """A file that cannot be used leaves nothing in `folder`."""
-    place_of(root, folder, path)[1].unlink(missing_ok=True)
-    return Refused(path.relative_to(root).as_posix(), reason)
+def unread(path: Path, reason: str) -> dict[str, Any]:
+    return {"reason": reason}
 
 
 def place_of(root: Path, folder: Path, path: Path) -> tuple[str, Path]:
@@ -119,13 +152,3 @@ def id_of(stem: str) -> str:
     if slug == stem and len(stem) <= LONGEST_ID and not stem.startswith("."):
         return stem
     return f"{slug[:LONGEST_ID].lstrip('.')}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
-
-
-def piece_of(folder: Path, path: Path, piece_id: str, licence: str, labels: tuple[tuple[str, int], ...] = ()) -> Piece:
-    """Read a file that lies in `folder` to its end. ValueError says why it is no music."""
-    if path.suffix in MIDI:
-        kind, duration_s = "midi", midi.read(path.read_bytes(), piece_id).duration_s
-    else:
-        kind, duration_s = "audio", recordings.duration_s(path)
-    relative = path.relative_to(folder).as_posix()
-    return Piece(piece_id, relative, kind, round(duration_s, 6), artifacts.sha256(path), licence, labels)

@@ -29,7 +29,7 @@ NUM_HIDDEN = 64
 SMALLEST = 4
 """Sides are halved while they are longer than this."""
 AT_ONCE = 512
-REMEDY = "delete its folder and run `dvc repro` again"
+REMEDY = "run `dvc repro -f -s` on the classifier's stage"
 
 
 class DigitCNN(nn.Module):

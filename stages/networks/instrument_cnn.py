@@ -34,7 +34,7 @@ NUM_FEATURES = 64
 CHANNELS = (1, 8, 16, 32, 48)
 NUM_BANDS = 64
 FLOOR = 1e-3
-REMEDY = "delete its folder and run `dvc repro` again"
+REMEDY = "run `dvc repro -f -s` on the classifier's stage"
 
 
 class Mel(nn.Module):

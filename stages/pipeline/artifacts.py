@@ -8,8 +8,9 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ class NoRoom(OSError):
 DRAFT = ".draft"
 """How the name of a file ends that is being written."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+"""Another file system, one without links, or more names than a file may have."""
+LOCKED = 0o444
+"""The mode of files that may have several names; that of DVC's cache, too."""
 
 
 def sha256(path: Path) -> str:
@@ -50,7 +55,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise Damaged(f"{path} is not whole JSON ({problem}); delete it and run `dvc repro` again") from problem
+        told = "run `dvc repro -f -s` on the stage that makes it"
+        raise Damaged(f"{path} is not whole JSON ({problem}); {told}") from problem
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -151,6 +157,35 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def link(path: Path, target: Path) -> None:
+    """Give a file a second name, whole or not at all; a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with room_for(target):
+        draft = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}{DRAFT}")
+        draft.unlink(missing_ok=True)
+        try:
+            os.link(path, draft)
+        except OSError as problem:
+            if problem.errno not in NO_LINKS:
+                raise
+            write_bytes(target, path.read_bytes())
+            return
+        os.replace(draft, target)
+        draft.unlink(missing_ok=True)  # replacing a file by another name of itself does nothing
+
+
+def distrust(out: Path) -> None:
+    """Unlock the files of an out that is damaged.
+
+    DVC believes what is locked in its cache, and a file there may be one of these by another name: unlocked ones it
+    hashes when their stage is run again, and puts the new ones in the place of the damaged.
+    """
+    for path in [out, *out.rglob("*")]:
+        if path.is_file():
+            with suppress(OSError):  # another's file, or a disk that is only read: the damage is told in any case
+                path.chmod(0o644)
 
 
 def check(path: Path, expected: str, remedy: str) -> None:

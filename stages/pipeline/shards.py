@@ -25,7 +25,7 @@ from stages.pipeline import artifacts, half
 from stages.pipeline.spool import DTYPES, Rows, Spool
 from stages.protocols.spec import Code, Field, Statistics
 
-REMEDY = "delete its folder and run `dvc repro` again"
+REMEDY = "run `dvc repro -f -s` on the cache stage"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import importlib.metadata
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def main(run: Callable[..., None], *, work: bool = False, keep: bool = False) ->
     if work:
         paths.append(work_folder(name, key, [plan_file, *map(Path, plan["deps"])]))
     kept = store.of(name, key, plan, Path(stages.__file__).parent.parent) if keep else None
-    with running(name, key):
+    with running(name, key), doubting([Path(path) for path in plan["deps"]]):
         run(config, *paths, *([kept] if kept else []))
         if kept:
             kept.forget()
@@ -69,6 +69,17 @@ def running(name: str, key: str | None) -> AbstractContextManager[None]:
         return nullcontext()
     told = name if key is None else f"{name}@{key}"
     return artifacts.alone(Path(".work/running") / f"{told}.lock", f"runs {told} here")
+
+
+@contextmanager
+def doubting(deps: Sequence[Path]) -> Iterator[None]:
+    """Where something read inside is damaged, nothing it lay in is believed any more."""
+    try:
+        yield
+    except artifacts.Damaged:
+        for dep in deps:
+            artifacts.distrust(dep)
+        raise
 
 
 def entry_digest(dvc_yaml: Path, stage: str) -> str:

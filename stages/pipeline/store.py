@@ -5,10 +5,10 @@ A unit is `function(folder, unit) -> JSON` that writes its files below `folder`.
     sha256(code and library versions of the plan file, what the stage says the unit depends on),
 
 its entry a folder $DVC_ROOT/.work/store/<stage>/<key>/<sha256> of the files and made.json, which holds the sha256 of
-each and of itself. All are checked before use: what is damaged is named, deleted and made again. Files are copied into
-outs, never linked, so that neither DVC, which relinks and locks outs, nor a hand that edits one can reach an entry. A
-unit is kept as soon as it is done, so a killed run goes on from there. Once a stage has succeeded, what it has not used
-is deleted, another run's too: that costs it time and nothing else.
+each and of itself. All are checked before use: what is damaged is named, deleted and made again. A file has a second
+name in the out and, with `cache.type hardlink` (.dvc/config), a third in DVC's cache: it is locked, takes room once,
+and DVC need not hash again what it has seen. A unit is kept as soon as it is done, so a killed run goes on from there.
+Once a stage has succeeded, what it has not used is deleted, another run's too: that costs it time and nothing else.
 """
 
 import errno
@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -93,23 +93,24 @@ class Taken:
 
 
 def take(entry: Path, out: Path) -> Taken | None:
-    """Copy an entry's files under `out`; None where there is none, or none that is whole."""
+    """Link an entry's files under `out`; None where there is none, or none that is whole."""
     if not entry.is_dir():
         return None
     try:
         made = read(entry)
         for name, sha256 in made["files"].items():
             artifacts.check(entry / name, sha256, "it is made again")
-        copy(entry, made["files"], out)
+        share(entry, made["files"], out)
         return Taken(made["result"])
     except (artifacts.Damaged, FileNotFoundError) as problem:  # not there: another run has just deleted it
         print(f"{problem}", file=sys.stderr)
+        artifacts.distrust(entry)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
 def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: tuple[Unit, str]) -> Any:
-    """Do one unit in a folder of its own, copy its files under `out`, and keep it."""
+    """Do one unit in a folder of its own, link its files under `out`, and keep it."""
     unit, key = work
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as name:
@@ -117,7 +118,9 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
         draft.mkdir()
         result = function(draft, unit)
         files = {path.relative_to(draft).as_posix(): artifacts.sha256(path) for path in files_of(draft)}
-        copy(draft, files, out)
+        for name in files:
+            (draft / name).chmod(artifacts.LOCKED)
+        share(draft, files, out)
         content = {"files": files, "result": result}
         (draft / MADE).write_bytes(artifacts.to_json({"sha256": artifacts.digest(content), "content": content}))
         try:
@@ -143,11 +146,10 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(artifacts.DRAFT))
 
 
-def copy(folder: Path, names: Any, out: Path) -> None:
+def share(folder: Path, names: Iterable[str], out: Path) -> None:
     """Whole or not at all, file by file: a unit of a lost worker may be done by two processes for a while."""
-    with artifacts.room_for(out):
-        for name in names:
-            artifacts.write_bytes(out / name, (folder / name).read_bytes())
+    for name in names:
+        artifacts.link(folder / name, out / name)
 
 
 def instead(guard: Guard, work: tuple[Any, str], reason: str) -> Any:

@@ -13,7 +13,7 @@ from stages.media import image
 from stages.networks.digit_cnn import DigitCNN
 from stages.pipeline import artifacts
 
-REMEDY = "delete its folder and run `dvc repro` again"
+REMEDY = "run `dvc repro -f -s` on the stage that makes its folder"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def read(folder: Path, loaded: Loaded) -> dict[str, bitstream.Stream]:
     found = {}
     for entry in artifacts.read_json(folder / "index.json")["streams"]:
         path = folder / entry["path"]
-        artifacts.check(path, entry["sha256"], "run `dvc repro -f` on the stage that compresses")
+        artifacts.check(path, entry["sha256"], "run `dvc repro -f -s` on the stage that compresses")
         found[entry["id"]] = coding.from_bytes(loaded, path.read_bytes(), str(path))
     return found
 

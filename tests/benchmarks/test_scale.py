@@ -94,6 +94,7 @@ def repository(folder: Path) -> None:
     folder.mkdir(parents=True)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc(folder, "init", "--quiet")
+    shutil.copy(table.ROOT / ".dvc/config", folder / ".dvc/config")
 
 
 def dvc(folder: Path, *words: str) -> tuple[resource.struct_rusage, resource.struct_rusage]:
@@ -150,7 +151,7 @@ def seconds_per_second(folder: Path) -> dict[str, float]:
         "resample": (resample, length_s),
         "encode": (lambda: cache.encode(representation, folder, folder, unit), length_s),
         "sha256": (lambda: artifacts.sha256(block), 50_000_000),
-        "group": (lambda: group_of(folder, {"kind": "audio", "id": "piece"}), 1),
+        "group": (lambda: group_of(folder, folder, {"kind": "audio", "id": "piece"}), 1),
     }
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(7):

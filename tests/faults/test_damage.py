@@ -1,15 +1,18 @@
 """A bit flipped, bytes cut off, a file gone: named when read, with the command that rebuilds it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from stages import cache, train
 from stages.media import excerpts
-from stages.pipeline import artifacts, plugins, shards
+from stages.pipeline import artifacts, packs, plugins, shards
 from stages.training import model_folder
 from tests import fakes
-from tests.faults import small, victims
+from tests.faults import processes, small, victims
+from tests.pipeline.test_store import song
+from tests.pipeline.test_walk import command, shrink, small_repo
 
 pytestmark = pytest.mark.fault("damage")
 
@@ -36,7 +39,7 @@ def test_in_a_cache_shard(harm, tmp_path, monkeypatch):
     folder = fakes.cache(tmp_path / "cache", "energy")
     harmed(folder / "train/shard_000.safetensors", harm)
     config = train.Config("fake", "frames", "energy", fakes.plain("energy"), victims.CONFIG)
-    with pytest.raises(artifacts.Damaged, match=r"shard_000.safetensors is (damaged|missing).*`dvc repro`"):
+    with pytest.raises(artifacts.Damaged, match=r"shard_000.safetensors is (damaged|missing).*`dvc repro -f -s`"):
         train.run(config, folder, Path("models/scratch"), tmp_path / "model", tmp_path / "work")
     assert not (tmp_path / "model").exists()
 
@@ -45,7 +48,7 @@ def test_in_a_cache_shard(harm, tmp_path, monkeypatch):
 def test_in_the_statistics_of_a_cache(harm, tmp_path):
     folder = fakes.cache(tmp_path / "cache", "energy")
     harmed(folder / "statistics.safetensors", harm)
-    with pytest.raises(artifacts.Damaged, match=r"statistics.safetensors .*`dvc repro`"):
+    with pytest.raises(artifacts.Damaged, match=r"statistics.safetensors .*`dvc repro -f -s`"):
         shards.load_statistics(folder / "statistics.safetensors")
 
 
@@ -55,8 +58,22 @@ def test_in_a_rendered_file(harm, tmp_path):
     small.corpus(tmp_path)
     config = cache.Config("mdct", {"num_bins": 64}, 2)
     harmed(tmp_path / "audio/files/p1-0.flac", harm)
-    with pytest.raises(artifacts.Damaged, match=r"p1-0.flac is (damaged|missing).*`dvc repro`"):
+    with pytest.raises(artifacts.Damaged, match=r"p1-0.flac is (damaged|missing).*`dvc repro -f -s render@audio`"):
         cache.run(config, tmp_path / "audio", tmp_path / "split", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_in_a_pack_of_rendered_files(harm, tmp_path):
+    """Wherever in the archive: in a file, a header or the directory at its end."""
+    small.corpus(tmp_path)
+    manifest = artifacts.read_json(tmp_path / "audio/manifest.json")
+    moved = packs.pack(tmp_path / "audio", {clip["path"]: clip["sha256"] for clip in manifest["clips"]})
+    clips = [clip | {"path": moved[clip["path"]]} for clip in manifest["clips"]]
+    artifacts.write_json(tmp_path / "audio/manifest.json", manifest | {"clips": clips})
+    harmed(tmp_path / "audio" / clips[0]["path"].rpartition("/")[0], harm)
+    with pytest.raises(artifacts.Damaged, match=r"(is damaged|missing).*`dvc repro -f -s render@audio`"):
+        cache.run(cache.Config("mdct", {"num_bins": 64}, 2), tmp_path / "audio", tmp_path / "split", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
@@ -66,7 +83,7 @@ def test_in_a_reference(harm, tmp_path):
     entry = excerpts.write_reference(folder, fakes.sounds(1)[0], "piece")
     artifacts.write_json(folder / "manifest.json", {"clips": [entry]})
     harmed(folder / entry["path"], harm)
-    with pytest.raises(artifacts.Damaged, match=r"is damaged.*`dvc repro -f`"):
+    with pytest.raises(artifacts.Damaged, match=r"is damaged.*`dvc repro -f -s`"):
         excerpts.read_references(folder)
 
 
@@ -87,3 +104,42 @@ def test_in_a_finished_model(name, harm, tmp_path, monkeypatch):
     harmed(folder / name, harm)
     with pytest.raises(artifacts.Damaged, match=f"{name} is .*dvc repro"):
         model_folder.load(folder)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Rendered and cached by `dvc repro`, with DVC's cache as this repository has it."""
+    folder, songs = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("songs")
+    for number in range(8):
+        (songs / f"song{number}.mid").write_bytes(song(number))
+    small_repo(folder)
+    shrink(folder / "params.yaml", {"corpora.music": {"source": "folder", "path": str(songs)}})
+    command(folder, "", "dvc", "repro", "-q", "cache@mdct")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("out", "stage", "reader", "forgotten"),
+    [
+        ("data/raw/music", "download@music", "split@music", True),  # else nothing in it is read
+        ("data/audio/music", "render@music", "cache@mdct", True),
+        ("data/audio/music", "render@music", "cache@mdct", False),
+        ("data/cache/mdct", "cache@mdct", "train@autoencoder_mdct", False),
+    ],
+)
+def test_its_stage_mends_it_whoever_shares_the_file(out, stage, reader, forgotten, repository, monkeypatch):
+    """A hand that edits a file of an out in place reaches DVC's cache, and what is kept of finished units, too."""
+    monkeypatch.delenv("DVC_ROOT")
+    if forgotten:
+        shutil.rmtree(repository / ".work/store")
+    before = processes.bytes_of(repository / out)
+    for path in [path for path in (repository / out).rglob("*") if path.suffix in (".zip", ".safetensors")]:
+        path.chmod(0o644)
+        harmed(path, "flip")
+        path.chmod(artifacts.LOCKED)
+    with pytest.raises(AssertionError, match=r"is damaged.*`dvc repro -f -s"):
+        command(repository, "", "dvc", "repro", "-q", "-f", "-s", reader)
+    command(repository, "", "dvc", "repro", "-q", "-f", "-s", stage)
+    assert processes.bytes_of(repository / out) == before
+    command(repository, "", "dvc", "repro", "-q", "cache@mdct")
+    assert processes.bytes_of(repository / out) == before

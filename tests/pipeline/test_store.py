@@ -1,5 +1,7 @@
 """The store of finished units: the same bytes with and without it, only what is new is done, damage is made again."""
 
+import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -56,15 +58,15 @@ def ran(monkeypatch):
 
 
 def stores(folder):
-    return Store(folder / "store/render", "code"), Store(folder / "store/cache", "code")
+    return tuple(Store(folder / "store" / name, "code") for name in ("render", "split", "cache"))
 
 
-def build(folder, raw, kept=(None, None)):
+def build(folder, raw, kept=(None, None, None)):
     """Render, split and cache `raw` to `folder`."""
     render.run(render.Config(), raw, folder / "audio", kept[0])
     if not (folder / "split").exists():
-        split.run(split.Config(num_excerpts=4, excerpt_duration_s=1.0), raw, folder / "split")
-    cache.run(CACHE, folder / "audio", folder / "split", folder / "cache", kept[1])
+        split.run(split.Config(num_excerpts=4, excerpt_duration_s=1.0), raw, folder / "split", kept[1])
+    cache.run(CACHE, folder / "audio", folder / "split", folder / "cache", kept[2])
     for item in kept:
         if item:
             item.forget()
@@ -72,7 +74,6 @@ def build(folder, raw, kept=(None, None)):
 
 
 def test_one_more_piece_does_what_it_falls_in_and_no_more(tmp_path, ran, monkeypatch):
-    monkeypatch.setattr(split, "map_units", lambda function, units: [function(unit) for unit in units])
     build(tmp_path / "out", corpus(tmp_path / "few", NUM), stores(tmp_path))
     assert len(ran) > NUM
     ran.clear()
@@ -80,8 +81,11 @@ def test_one_more_piece_does_what_it_falls_in_and_no_more(tmp_path, ran, monkeyp
     assert ran == [] and again == build_of(tmp_path / "out")
     shutil.rmtree(tmp_path / "out/split")
     more = build(tmp_path / "out", corpus(tmp_path / "more", NUM + 1), stores(tmp_path))
-    done = [unit for unit in ran if isinstance(unit, tuple)]
-    assert [piece["id"] for piece, _ in done] == [f"p{NUM:04d}"]
+    rendered = [unit[0]["id"] for unit in ran if isinstance(unit, tuple) and isinstance(unit[0], dict)]
+    packed = [unit[1] for unit in ran if isinstance(unit, tuple) and isinstance(unit[0], str)]
+    grouped = [unit["id"] for unit in ran if isinstance(unit, dict)]
+    new = f"p{NUM:04d}"
+    assert rendered == grouped == [new] and len(packed) == 1 and f"files/{new}-0.flac" in packed[0]
     places = artifacts.read_json(tmp_path / "out/split/split.json")["pieces"]
     before = artifacts.read_json(tmp_path / "again/split/split.json")["pieces"]
     moved = {piece for piece in places if places[piece] != before.get(piece)}
@@ -122,8 +126,7 @@ def test_a_damaged_entry_is_named_and_made_again(tmp_path, capsys, name, how):
         path.unlink()
     assert run(kept, tmp_path / "two", ["a"]) == first
     assert str(path) in capsys.readouterr().err
-    assert processes.bytes_of(tmp_path / "one") == processes.bytes_of(tmp_path / "two")
-    assert path.read_bytes() == data
+    assert (tmp_path / "two/deep/a.txt").read_text() == "a" and path.read_bytes() == data
 
 
 def test_the_key_is_code_and_what_the_unit_depends_on(tmp_path, ran):
@@ -143,15 +146,30 @@ def test_what_a_run_has_not_used_is_forgotten(tmp_path):
     assert found == {kept.key("b"), kept.key("c"), f"{artifacts.DRAFT}young"}
 
 
-def test_nobody_shares_an_inode_with_the_store(tmp_path):
-    """DVC locks and relinks outs, people edit them."""
+def test_an_out_is_a_locked_name_of_what_is_kept(tmp_path):
+    """So it takes room once; who edits it in place in spite of the lock makes the entry a damaged one."""
     kept = Store(tmp_path / "store", "code")
     for name in ("one", "two"):
         run(kept, tmp_path / name, ["a"])
-        path = tmp_path / name / "deep/a.txt"
+        path, entry = tmp_path / name / "deep/a.txt", tmp_path / "store" / kept.key("a") / "deep/a.txt"
+        assert path.read_text() == "a" and path.samefile(entry)
+        assert path.stat().st_mode & 0o777 == 0o444 and len(list(path.parent.iterdir())) == 1
+        path.chmod(0o644)
         path.write_text("edited in place")
-        path.chmod(0o444)
-    assert (tmp_path / "store" / kept.key("a") / "deep/a.txt").read_text() == "a"
+
+
+@pytest.mark.parametrize("problem", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_without_links_an_out_is_a_copy(problem, tmp_path, monkeypatch):
+    kept = Store(tmp_path / "store", "code")
+    run(kept, tmp_path / "one", ["a"])
+
+    def refuse(*_):
+        raise OSError(problem, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run(kept, tmp_path / "two", ["a"])
+    assert processes.bytes_of(tmp_path / "one") == processes.bytes_of(tmp_path / "two")
+    assert not (tmp_path / "two/deep/a.txt").samefile(tmp_path / "one/deep/a.txt")
 
 
 def fail(folder: Path, unit: str):

@@ -75,6 +75,7 @@ def small_repo(folder):
     shrink(folder / "params.yaml", SMALL)
     command(folder, "", "git", "init", "-q")
     command(folder, "", "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     return folder
 
 

@@ -1,5 +1,6 @@
 """Corpora on this machine: music21's, a folder of the user's, and what the download stage makes of them."""
 
+import io
 import re
 import shutil
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stages import download
 from stages.corpora import chorales
 from stages.media import midi, tree
-from stages.pipeline import artifacts
+from stages.pipeline import artifacts, packs, workers
 from stages.pipeline.params import Params
 from stages.protocols.corpus import Piece, Refused
 
@@ -46,14 +47,14 @@ def test_chorales_are_midi_that_others_read(tmp_path):
     pieces, refused, out = collect(tmp_path, "chorales", num_pieces=3)
     assert list(pieces) == ["bwv1.6", "bwv2.6", "bwv3.6"] and not refused
     for piece in pieces.values():
-        data = (out / piece["path"]).read_bytes()
-        assert artifacts.sha256(out / piece["path"]) == piece["sha256"]
-        assert mido.MidiFile(out / piece["path"]).length == pytest.approx(piece["duration_s"], abs=1e-3)
+        data = packs.read(out, piece["path"], piece["sha256"], "")
+        assert mido.MidiFile(file=io.BytesIO(data)).length == pytest.approx(piece["duration_s"], abs=1e-3)
         score = midi.read(data, "a")
         assert midi.write(score) == data and not score.mended
         assert "Soprano" in [voice.name for voice in score.voices]
         assert piece["licence"]
-    soprano = midi.melody(midi.read((out / pieces["bwv1.6"]["path"]).read_bytes(), "a"))
+    first = pieces["bwv1.6"]
+    soprano = midi.melody(midi.read(packs.read(out, first["path"], first["sha256"], ""), "a"))
     assert soprano[:8].tolist() == [65, 72, 69, 65, 72, 74, 74, 72]  # Wie schoen leuchtet der Morgenstern
 
 
@@ -61,7 +62,7 @@ def test_chorales_come_out_alike_twice(tmp_path):
     first, _, out = collect(tmp_path / "a", "chorales", num_pieces=2)
     second, _, _ = collect(tmp_path / "b", "chorales", num_pieces=3)
     assert all(second[name] == piece for name, piece in first.items())
-    assert sorted(path.name for path in out.iterdir()) == ["files", "manifest.json", "quarantine.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "packs", "quarantine.json"]
 
 
 def test_music21_has_the_pieces_that_params_yaml_tells_of():
@@ -132,9 +133,30 @@ def test_folder(tmp_path, songs):
     assert {"broken.mid", "broken.wav", "empty.flac", "truncated.flac", "tone.mp3"} < set(refused)
     assert refused["tone.mp3"] == "the same piece as tone.wav"
     assert "the same bytes as" in refused["files/tone.wav"]
-    kept = {f"files/{path.name}" for path in (out / "files").iterdir()}
-    assert kept == {piece["path"] for piece in pieces.values()}
+    assert not (out / "files").exists()
+    assert all(packs.read(out, piece["path"], piece["sha256"], "") for piece in pieces.values())
     assert sorted(path.name for path in songs.iterdir() if path.is_file())[0] == "._one.mid"  # nothing was moved
+
+
+def test_what_was_looked_through_is_not_looked_through_again(tmp_path, songs, monkeypatch):
+    """By its content, in whichever place it lies; and damage to what is kept of it is noticed."""
+    looked = []
+    length = tree.looked_through
+    monkeypatch.setattr(tree, "looked_through", lambda draft, path: looked.append(path.name) or length(draft, path))
+    monkeypatch.setattr(workers, "map_units", lambda function, units, guard: [function(unit) for unit in units])
+    first = collect(tmp_path, "folder", path=str(songs))[:2]
+    assert len(looked) == 9
+    looked.clear()
+    (songs / "one.mid").rename(songs / "moved.mid")
+    write_midi(songs / "new.mid", 70)
+    pieces, refused, _ = collect(tmp_path, "folder", path=str(songs))
+    assert looked == ["new.mid"] and refused == first[1]
+    assert pieces["moved"] | {"id": "one", "path": first[0]["one"]["path"]} == first[0]["one"]
+    looked.clear()
+    for made in (tmp_path / "work/lengths").glob("*/made.json"):
+        made.chmod(0o644)
+        made.write_bytes(made.read_bytes().replace(b"duration_s", b"duration_x"))
+    assert collect(tmp_path, "folder", path=str(songs))[:2] == (pieces, refused) and len(looked) == 7
 
 
 def test_folder_takes_kinds_and_numbers(tmp_path, songs):

@@ -61,7 +61,7 @@ def test_every_flipped_byte_is_refused_by_name(folder):
         data = (folder / name).read_bytes()
         for place in {0, len(data) // 2, len(data) - 1}:
             (folder / name).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-            with pytest.raises(artifacts.Damaged, match=f"{name} is damaged.*dvc repro -f train@tiny"):
+            with pytest.raises(artifacts.Damaged, match=f"{name} is damaged.*dvc repro -f -s train@tiny"):
                 model_folder.load(folder)
         (folder / name).write_bytes(data)
     assert model_folder.load(folder)
@@ -70,7 +70,7 @@ def test_every_flipped_byte_is_refused_by_name(folder):
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "representation/representation.json"])
 def test_a_missing_file_is_named_with_its_remedy(name, folder):
     (folder / name).unlink()
-    with pytest.raises(artifacts.Damaged, match=f"{name} is missing; run `dvc repro -f train@tiny`"):
+    with pytest.raises(artifacts.Damaged, match=f"{name} is missing; run `dvc repro -f -s train@tiny`"):
         model_folder.load(folder)
 
 

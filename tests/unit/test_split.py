@@ -27,7 +27,8 @@ def corpus(folder, melodies):
         voices = (midi.Voice("bass", 0, False, bass, PEDALS), midi.Voice("soprano", 0, False, notes, PEDALS))
         score = midi.Score(name, 480, np.array([[0, 500_000]]), voices)
         (folder / f"files/{name}.mid").write_bytes(midi.write(score))
-        pieces.append({"id": name, "path": f"files/{name}.mid", "kind": "midi"})
+        sha256 = artifacts.sha256(folder / f"files/{name}.mid")
+        pieces.append({"id": name, "path": f"files/{name}.mid", "kind": "midi", "sha256": sha256})
     artifacts.write_json(folder / "manifest.json", {"pieces": pieces})
     return folder
 

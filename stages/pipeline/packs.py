@@ -1,0 +1,109 @@
+"""Many small files in a few archives: DVC looks at every file of an out, in one process, whenever it runs.
+
+    folder/files/bwv2.6.mid  becomes  folder/packs/3f.zip, and its path packs/3f.zip/bwv2.6.mid
+
+A file's pack is chosen by the hash of its name, so one more file changes one pack. They are zip archives without
+compression, bytes that depend on their files alone; `unzip` reads them. A file above LARGEST stays where it is.
+"""
+
+import hashlib
+import io
+import lzma
+import struct
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from stages.pipeline import artifacts, store
+from stages.pipeline.artifacts import Damaged
+from stages.pipeline.store import Store
+
+NUM = 256
+"""Packs of a folder, at most."""
+LARGEST = 64_000_000
+"""Bytes of a file in a pack, which readers hold in memory; larger ones need no company."""
+WITHIN = ".zip/"
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, LookupError, RuntimeError, ValueError, OSError)
+"""What zipfile raises, besides EOFError, where an archive is not what was written."""
+
+
+def pack(folder: Path, digests: Mapping[str, str], kept: Store | None = None) -> dict[str, str]:
+    """Move files below `folder`, given with their sha256, into packs; old path -> new path of each that moved.
+
+    Packs that a store has kept are used again. ValueError where two files have one name.
+    """
+    packs = sorted_into(folder, digests)
+    depends = [[name, [[path, digests[path]] for path in paths]] for name, paths in packs.items()]
+    store.map_units(kept, partial(write, folder), list(packs.items()), depends, folder)
+    moved = {path: f"{name}/{Path(path).name}" for name, paths in packs.items() for path in paths}
+    remove(folder, moved)
+    return moved
+
+
+def sorted_into(folder: Path, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Pack -> the paths of the files below `folder` that go into it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    names: dict[str, str] = {}
+    for path in sorted(paths):
+        name = Path(path).name
+        if names.setdefault(name, path) != path:
+            raise ValueError(f"{names[name]} and {path} would be one file of a pack")
+        if (folder / path).stat().st_size <= LARGEST:
+            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % NUM
+            found[f"packs/{number:02x}.zip"].append(path)
+    return dict(found)
+
+
+def write(source: Path, target: Path, unit: tuple[str, list[str]]) -> None:
+    """Write one pack below `target` from files below `source`."""
+    name, paths = unit
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target / name, "w") as archive:
+        for path in paths:
+            about = zipfile.ZipInfo(Path(path).name)  # of 1980, so that the bytes do not tell the time
+            about.create_system, about.external_attr = 3, 0o644 << 16  # Unix; else what runs this would show
+            archive.writestr(about, (source / path).read_bytes())
+
+
+def remove(folder: Path, paths: Iterable[str]) -> None:
+    """Delete files below `folder`, and the folders that are empty without them."""
+    parents = set()
+    for path in paths:
+        (folder / path).unlink()
+        parents.add((folder / path).parent)
+    for parent in parents - {folder}:
+        if not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def source(folder: Path, path: str, sha256: str, remedy: str) -> Path | bytes:
+    """A file of `folder`, checked: its bytes where it lies in a pack, else its path. Damaged names it."""
+    name, inside, member = path.rpartition(WITHIN)
+    if not inside:
+        artifacts.check(folder / path, sha256, remedy)
+        return folder / path
+    place = folder / f"{name}.zip"
+    if not place.is_file():
+        raise Damaged(f"{place} is missing; {remedy}")
+    try:
+        with zipfile.ZipFile(place) as archive:
+            data = archive.read(member)
+    except (*BROKEN, EOFError) as problem:
+        raise Damaged(f"{folder / path} is damaged ({problem}); {remedy}") from problem
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Damaged(f"{folder / path} is damaged: its sha256 is not what was written; {remedy}")
+    return data
+
+
+def read(folder: Path, path: str, sha256: str, remedy: str) -> bytes:
+    """The bytes of a file of `folder`, checked."""
+    found = source(folder, path, sha256, remedy)
+    return found if isinstance(found, bytes) else found.read_bytes()
+
+
+def opened(file: Path | bytes) -> Path | io.BytesIO:
+    """What libraries take that read a file: its path, or its bytes from the beginning."""
+    return io.BytesIO(file) if isinstance(file, bytes) else file
