@@ -103,14 +103,12 @@ def units(parts: Mapping[str, Sequence[Part]], num_shards: int) -> Iterator[Unit
 
 def encode(representation: Representation, clips: Path, cache: Path, unit: Unit) -> dict[str, Any]:
     """Write one shard, clip by clip, and the references where its codes are the test's."""
-    kind, kept, folder = clips_of(representation), [], cache / unit.split
-
-    def code(clip: Any) -> Any:
-        kept.extend([clip] if unit.split == "test" else [])
-        return representation.encode(clip)
-
-    shard = shards.write_shard(folder, unit.number, map(code, kind.read(clips, unit.parts)))
-    references = kind.write_references(cache / "references", unit.number, kept, unit.parts) if kept else []
+    kind, folder = clips_of(representation), cache / unit.split
+    shard = shards.write_shard(folder, unit.number, map(representation.encode, kind.read(clips, unit.parts)))
+    references = []
+    if unit.split == "test":  # read once more, so that no more than one clip is ever held
+        again = kind.read(clips, unit.parts)
+        references = kind.write_references(cache / "references", unit.number, again, unit.parts)
     records = shards.records(folder, shard) if unit.split == "train" else None
     sums = records and shards.plain_sums(shards.sums(records, representation.spec.data))
     return {"shard": params.plain(shard), "sums": sums, "references": references}

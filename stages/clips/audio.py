@@ -1,6 +1,6 @@
 """Audio: whole clips to learn from, fixed excerpts to be judged by (media/excerpts.py)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Audio(Clips):
         return (excerpts.read(folder, part) for part in parts)
 
     def write_references(
-        self, folder: Path, number: int, clips: Sequence[audio.Clip], parts: Sequence[Stretch]
+        self, folder: Path, number: int, clips: Iterable[audio.Clip], parts: Sequence[Stretch]
     ) -> list[Any]:
         return [excerpts.write_reference(folder, clip, part.piece) for clip, part in zip(clips, parts, strict=True)]
 

@@ -1,6 +1,6 @@
 """Images: every image of a corpus is a clip, its labels with it; the test's are kept as stacks (media/image.py)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,12 @@ class Image(Clips):
             yield image.Clip(part.id, image.widen(stacks[part.path][part.index]), part.labels)
 
     def write_references(
-        self, folder: Path, number: int, clips: Sequence[image.Clip], parts: Sequence[Picture]
+        self, folder: Path, number: int, clips: Iterable[image.Clip], parts: Sequence[Picture]
     ) -> list[Any]:
         path = folder / f"images_{number:03d}.npy"
         image.write_stack(path, np.stack([image.quantise(clip.pixels) for clip in clips]))
         about = {"path": path.name, "sha256": artifacts.sha256(path)}
-        return [{"id": clip.id, "index": k, "labels": dict(clip.labels), **about} for k, clip in enumerate(clips)]
+        return [{"id": part.id, "index": k, "labels": dict(part.labels), **about} for k, part in enumerate(parts)]
 
     def read_references(self, folder: Path) -> list[image.Clip]:
         entries = artifacts.read_json(folder / "manifest.json")["clips"]

@@ -1,7 +1,7 @@
 """Clips of one kind on disk: how a corpus' folder becomes the clips of each split, and how the test's are kept."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -32,8 +32,11 @@ class Clips(ABC):
         """The parts' clips in their order, read when asked for, their files checked."""
 
     @abstractmethod
-    def write_references(self, folder: Path, number: int, clips: Sequence[Any], parts: Sequence[Any]) -> list[Any]:
-        """Keep one unit's test clips untouched; their entries for references/manifest.json, each with its `id`."""
+    def write_references(self, folder: Path, number: int, clips: Iterable[Any], parts: Sequence[Any]) -> list[Any]:
+        """Keep one unit's test clips untouched; their entries for references/manifest.json, each with its `id`.
+
+        The clips of the parts, in their order, may come one at a time.
+        """
 
     @abstractmethod
     def read_references(self, folder: Path) -> list[Any]:

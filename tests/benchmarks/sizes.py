@@ -4,7 +4,7 @@
 From 100 on the sound is that of ten, under ten names: rendering has been measured by then.
 """
 
-import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from stages import baseline, cache, compress, download, evaluate, render, sample
 from stages.media import midi
 from stages.networks import instrument_cnn
 from stages.numerics import scoring
-from stages.pipeline import artifacts, params, plugins
+from stages.pipeline import artifacts, packs, params, plugins
 from stages.training.config import TrainConfig
 from tests.benchmarks import cost
 
@@ -55,7 +55,7 @@ class Chain:
         write_songs(self.folder / "songs", self.size * NUM_PIECES)
 
     def download(self) -> None:
-        (self.folder / "work").mkdir(exist_ok=True)
+        shutil.rmtree(self.folder / "work", ignore_errors=True)  # else it would know the pieces
         config = download.Config("folder", {"path": str(self.folder / "songs")})
         download.run(config, self.folder / "raw", self.folder / "work")
 
@@ -65,14 +65,16 @@ class Chain:
     def borrow(self, other: "Chain") -> None:
         """The sound of a smaller corpus, again and again, instead of rendering."""
         known = artifacts.read_json(other.folder / "audio/manifest.json")
-        pieces = artifacts.read_json(self.folder / "raw/manifest.json")["pieces"]
+        sounds = [packs.read(other.folder / "audio", one["path"], one["sha256"], "") for one in known["clips"]]
         clips = []
         (self.folder / "audio/files").mkdir(parents=True)
-        for number, piece in enumerate(pieces):
-            clip = known["clips"][number % len(known["clips"])]
+        for number, piece in enumerate(artifacts.read_json(self.folder / "raw/manifest.json")["pieces"]):
             path = f"files/{piece['id']}-0.flac"
-            os.link(other.folder / "audio" / clip["path"], self.folder / "audio" / path)
+            (self.folder / "audio" / path).write_bytes(sounds[number % len(sounds)])
+            clip = known["clips"][number % len(sounds)]
             clips.append(clip | {"id": f"{piece['id']}-0", "piece": piece["id"], "path": path})
+        moved = packs.pack(self.folder / "audio", {clip["path"]: clip["sha256"] for clip in clips})
+        clips = [clip | {"path": moved[clip["path"]]} for clip in clips]
         artifacts.write_json(self.folder / "audio/manifest.json", known | {"clips": clips})
 
     def judge(self) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,11 +158,20 @@ def test_the_leaderboard_names_every_experiment(walked):
 
 
 @pytest.mark.slow
-def test_two_fresh_runs_give_the_same_bytes(walked, tmp_path):
+@pytest.mark.parametrize("how", ["one stage at a time", "two at a time", "units on a Dask cluster"])
+def test_fresh_runs_give_the_same_bytes(how, walked, tmp_path, monkeypatch):
     """Every hashed out but the clocks of `speed`, and what contains them."""
     first, _ = walked
     again = small_repo(tmp_path)
-    command(again, tmp_path, "dvc", "repro")
+    if how == "one stage at a time":
+        command(again, tmp_path, "dvc", "repro")
+    elif how == "two at a time":
+        command(again, tmp_path, sys.executable, "-m", "stages.pipeline.parallel", "--jobs", "2")
+    else:
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+            monkeypatch.setenv("PARTITA_WORKERS", cluster.scheduler_address)
+            command(again, tmp_path, "dvc", "repro")
+            assert cluster.scheduler.transition_counter > 50, "it was lent work"
     locks = [YAML(typ="safe").load(folder / "dvc.lock")["stages"] for folder in (first, again)]
     outs = [
         {name: entry.get("outs") for name, entry in lock.items() if name.split("@")[0] not in ("speed", "report")}
