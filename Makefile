@@ -13,11 +13,8 @@ repro: $(VENV)/installed      ## run every stage whose inputs changed, JOBS expe
 	python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 	python -m stages.publish
 
-study: $(VENV)/installed      ## method x network x tokenisation on digits: what is left of it, JOBS (2) cells at a time
-	cd study && dvc repro plan download split cache image_classifier
-	cd study && stale=$$(dvc status --json cell) && echo "$$stale" | python -c 'import json, sys; print(*json.load(sys.stdin), sep="\n")' \
-	  | OMP_NUM_THREADS=1 xargs -r -n 1 -P $(or $(JOBS),2) dvc --wait-for-lock repro --quiet --single-item
-	cd study && dvc repro
+study: $(VENV)/installed      ## method x network x tokenisation on digits: what is left of it, JOBS cells at a time
+	cd study && OMP_NUM_THREADS=1 PYTHONPATH=.. python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 
 study-audio: $(VENV)/installed ## the codec by method, steps and temperature: what is left of it, JOBS cells at a time
 	cd audio_study && OMP_NUM_THREADS=1 PYTHONPATH=.. python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))

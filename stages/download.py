@@ -52,16 +52,15 @@ def keys_of_others(source: str) -> set[str]:
     return set().union(*keys.values()) - keys[source]
 
 
-def run(config: Config, raw: Path, work: Path) -> None:
-    """Collect into `raw`; `work` keeps half-finished downloads."""
+def run(config: Config, raw: Path, work: Path, kept: Store | None = None) -> None:
+    """Collect into `raw`; `work` keeps half-finished downloads and what is known of files."""
     plugin: Any = plugins.load("corpora", config.source)
     corpus: Corpus = plugin(parse(plugin.Config, config.settings, where="settings"))
     with artifacts.new_folder(raw) as draft:
         collected = corpus.collect(draft, work)
         check(collected, draft)
-        alone, kept = [piece for piece in collected.pieces if piece.index is None], Store(work / "packs", "")
-        moved = packs.pack(draft, {piece.path: piece.sha256 for piece in alone}, kept)
-        kept.forget()
+        alone = {piece.path: piece.sha256 for piece in collected.pieces if piece.index is None}
+        moved = packs.pack(draft, alone, kept)
         placed = [replace(piece, path=moved.get(piece.path, piece.path)) for piece in collected.pieces]
         pieces = sorted(placed, key=lambda piece: piece.id)
         refused = sorted(collected.refused, key=lambda item: (item.path, item.reason))
@@ -85,4 +84,4 @@ def check(collected: Collected, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    stage.main(run, work=True)
+    stage.main(run, work=True, keep=True)

@@ -74,23 +74,23 @@ def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int
     piece, k = unit
     if piece["kind"] not in ("midi", "audio"):
         return lost(unit, f"a piece of kind {piece['kind']} has no sound")
-    file = packs.source(raw, piece["path"], piece["sha256"], f"run `dvc repro -f -s download@{raw.name}`")
     (draft / "files").mkdir(exist_ok=True)
-    try:
-        if piece["kind"] == "midi":
-            return [rendered(config, file, draft, piece["id"], k)], None
-        return recorded(file, draft, piece["id"]), None
-    except ValueError as problem:
-        return lost(unit, str(problem))
+    with packs.unpacked(raw, piece["path"], piece["sha256"], f"run `dvc repro -f -s download@{raw.name}`") as file:
+        try:
+            if piece["kind"] == "midi":
+                return [rendered(config, file, draft, piece["id"], k)], None
+            return recorded(file, draft, piece["id"]), None
+        except ValueError as problem:
+            return lost(unit, str(problem))
 
 
 def lost(unit: tuple[dict[str, Any], int], reason: str) -> Made:
     return [], {"path": unit[0]["path"], "reason": reason}
 
 
-def rendered(config: Config, file: Path | bytes, draft: Path, piece: str, k: int) -> dict[str, Any]:
+def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dict[str, Any]:
     """One rendering of a MIDI piece, its instruments drawn from (seed, piece, k)."""
-    score = midi.read(file if isinstance(file, bytes) else file.read_bytes(), f"{piece}-{k}")
+    score = midi.read(path.read_bytes(), f"{piece}-{k}")
     if config.instruments == "as_written":
         programs = tuple(voice.program for voice in score.voices)
         clip = synth.as_written(score, RATE_HZ, config.loudness_lufs)
@@ -103,10 +103,10 @@ def rendered(config: Config, file: Path | bytes, draft: Path, piece: str, k: int
     return save(draft, piece, clip, names)
 
 
-def recorded(file: Path | bytes, draft: Path, piece: str) -> list[dict[str, Any]]:
+def recorded(path: Path, draft: Path, piece: str) -> list[dict[str, Any]]:
     """A recording as clips of at most LONGEST_S, resampled."""
-    recordings.duration_s(file)  # all of it or nothing: what breaks off raises here, before a clip is written
-    return [save(draft, piece, clip, []) for clip in recordings.clips(file, piece, RATE_HZ, LONGEST_S)]
+    recordings.duration_s(path)  # all of it or nothing: what breaks off raises here, before a clip is written
+    return [save(draft, piece, clip, []) for clip in recordings.clips(path, piece, RATE_HZ, LONGEST_S)]
 
 
 def save(draft: Path, piece: str, clip: audio.Clip, instruments: list[str]) -> dict[str, Any]:

@@ -56,13 +56,13 @@ def configure(params: Params, key: str | None) -> Needs | None:
 def run(config: Config, raw: Path, split: Path, kept: Store | None = None) -> None:
     """Write split.json: the split and the group of every piece, and which excerpts the test set is heard in."""
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
-    groups = groups_of(raw, pieces, kept)
     own = {piece["id"]: piece["split"] for piece in pieces if piece.get("split")}
-    places = assign(set(groups.values()), config.valid_fraction, config.test_fraction)
-    tested = {groups[piece] for piece, chosen in own.items() if chosen == "test"}
-    if own:
-        places = {group: "valid" if place(group) < config.valid_fraction else "train" for group in places}
     with artifacts.new_folder(split) as draft:
+        groups = groups_of(raw, pieces, draft, kept)
+        places = assign(set(groups.values()), config.valid_fraction, config.test_fraction)
+        tested = {groups[piece] for piece, chosen in own.items() if chosen == "test"}
+        if own:
+            places = {group: "valid" if place(group) < config.valid_fraction else "train" for group in places}
         told = {
             "pieces": {piece: "test" if group in tested else places[group] for piece, group in groups.items()},
             "groups": groups,
@@ -74,13 +74,13 @@ def run(config: Config, raw: Path, split: Path, kept: Store | None = None) -> No
     print(f"{counts} pieces in {len(places)} melody groups")
 
 
-def groups_of(raw: Path, pieces: list[dict[str, Any]], kept: Store | None) -> dict[str, str]:
+def groups_of(raw: Path, pieces: list[dict[str, Any]], draft: Path, kept: Store | None) -> dict[str, str]:
     """Piece -> its group; only melodies are worth worker processes, and keeping."""
     sung = [piece for piece in pieces if piece["kind"] == "midi"]
     depends = [[piece["id"], piece["sha256"]] for piece in sung]
-    found = store.map_units(kept, partial(group_of, raw), sung, depends, raw)
+    found = store.map_units(kept, partial(group_of, raw), sung, depends, draft)
     groups = dict(zip([piece["id"] for piece in sung], found, strict=True))
-    return {piece["id"]: groups.get(piece["id"]) or group_of(raw, raw, piece) for piece in pieces}
+    return {piece["id"]: groups.get(piece["id"]) or group_of(raw, draft, piece) for piece in pieces}
 
 
 def group_of(raw: Path, draft: Path, piece: dict[str, Any]) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.pipeline import packs
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -27,10 +25,9 @@ def read(file: Path | bytes, clip_id: str, start: int = 0, num_samples: int = -1
     """Read a file as mono at its own rate, from its path or its bytes. ValueError where it is not readable audio."""
     import soundfile
 
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        samples, rate_hz = soundfile.read(
-            packs.opened(file), frames=num_samples, start=start, dtype="float32", always_2d=True
-        )
+        samples, rate_hz = soundfile.read(source, frames=num_samples, start=start, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as problem:
         name = clip_id if isinstance(file, bytes) else file
         raise ValueError(f"{name} is not readable audio: {problem}") from problem

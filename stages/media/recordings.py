@@ -1,7 +1,6 @@
 """Recordings of any length, block by block: whether a file can be read, and its sound as clips at one rate.
 
-Nothing here holds more than one clip: a day of music costs no more memory than ten minutes of it. A file comes as its
-path or, out of a pack (pipeline/packs.py), as its bytes.
+Nothing here holds more than one clip: a day of music costs no more memory than ten minutes of it.
 """
 
 import re
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from stages.media.audio import Clip
-from stages.pipeline import packs
 
 BLOCK = 1 << 18  # samples read at once; fixed, since the resampler's rounding follows it
 CEILING = 0.98
@@ -24,14 +22,14 @@ UNKNOWN_SIZE = 0xFFFFFF00
 """What a recorder writes from here up while it does not yet know how long the sound will be."""
 
 
-def duration_s(file: Path | bytes) -> float:
+def duration_s(path: Path) -> float:
     """Read the whole recording and say how long it is. ValueError where it is unreadable, empty, silent or not finite.
 
     A header is not believed: neither an impossible rate or number of channels, nor more sound than the file holds.
     """
-    check_header(file)
+    check_header(path)
     num_samples, rate_hz, peak = 0, 1, 0.0
-    for samples, own_rate_hz in blocks(file):
+    for samples, own_rate_hz in blocks(path):
         rate_hz = own_rate_hz
         if not np.isfinite(samples).all():
             raise ValueError("samples that are not finite")
@@ -44,12 +42,12 @@ def duration_s(file: Path | bytes) -> float:
     return num_samples / rate_hz
 
 
-def check_header(file: Path | bytes) -> None:
+def check_header(path: Path) -> None:
     """ValueError where the header is impossible, or tells of more sound than the file can hold."""
     import soundfile
 
     try:
-        info = soundfile.info(packs.opened(file), verbose=True)
+        info = soundfile.info(path, verbose=True)
     except soundfile.LibsndfileError as problem:
         raise ValueError(f"not readable audio: {problem.error_string}") from problem
     if not LOWEST_HZ <= info.samplerate <= HIGHEST_HZ:
@@ -61,13 +59,13 @@ def check_header(file: Path | bytes) -> None:
         raise ValueError(f"its header tells of {int(found[1]):,} bytes of sound, it holds {int(found[2]):,}")
 
 
-def clips(file: Path | bytes, piece: str, rate_hz: int, longest_s: float) -> Iterator[Clip]:
+def clips(path: Path, piece: str, rate_hz: int, longest_s: float) -> Iterator[Clip]:
     """The recording as mono clips <piece>-0, <piece>-1 ... of `longest_s` at most, resampled as one stream.
 
     A clip whose peak passes full scale, which resampling can cause, is turned down to the ceiling.
     """
     longest, kept, num, k = round(longest_s * rate_hz), [], 0, 0
-    for block in resampled(file, rate_hz):
+    for block in resampled(path, rate_hz):
         while len(block):
             part, block = block[: longest - num], block[longest - num :]
             kept.append(part)
@@ -85,12 +83,12 @@ def clip_of(parts: list[np.ndarray], clip_id: str, rate_hz: int) -> Clip:
     return Clip(clip_id, samples * np.float32(CEILING / peak) if peak > 1.0 else samples, rate_hz)
 
 
-def resampled(file: Path | bytes, rate_hz: int) -> Iterator[np.ndarray]:
+def resampled(path: Path, rate_hz: int) -> Iterator[np.ndarray]:
     """The recording's samples at `rate_hz`, in blocks (soxr, very high quality)."""
     import soxr
 
     stream = None
-    for samples, own_rate_hz in blocks(file):
+    for samples, own_rate_hz in blocks(path):
         if own_rate_hz == rate_hz:
             yield samples
             continue
@@ -100,13 +98,13 @@ def resampled(file: Path | bytes, rate_hz: int) -> Iterator[np.ndarray]:
         yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
-def blocks(file: Path | bytes) -> Iterator[tuple[np.ndarray, int]]:
+def blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Blocks of the recording as mono float32 [num_samples], with its rate. ValueError where it cannot be read."""
     import soundfile
 
     try:
-        with soundfile.SoundFile(packs.opened(file)) as sound:
-            while len(samples := sound.read(BLOCK, dtype="float32", always_2d=True)):
-                yield np.ascontiguousarray(samples.mean(axis=1)), sound.samplerate
+        with soundfile.SoundFile(path) as file:
+            while len(samples := file.read(BLOCK, dtype="float32", always_2d=True)):
+                yield np.ascontiguousarray(samples.mean(axis=1)), file.samplerate
     except soundfile.LibsndfileError as problem:
         raise ValueError(f"not readable audio: {problem.error_string}") from problem

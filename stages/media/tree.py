@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from stages.media import midi, recordings
 from stages.pipeline import artifacts, store
 from stages.pipeline.store import Store
-from stages.pipeline.workers import Guard
+from stages.pipeline.workers import Guard, num_cores
 from stages.protocols.corpus import Collected, Piece, Refused
 
 AUDIO = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".oga", ".opus", ".mp3")
@@ -40,7 +41,7 @@ def gather(
 ) -> Collected:
     """Bring (copy or move) the music under `root` to `folder`/files, in natural order; `num_pieces` 0 takes all.
 
-    How long a file is, by its content, is kept in `work`: a corpus that grows is not decoded again.
+    How long a file is, by its content, is kept in `work`: of a folder that has grown only what is new is decoded.
     """
     paths, refused = candidates(root, kinds)
     (folder / "files").mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def enough(
             if isinstance(found, Refused):
                 refused.append(found)
             elif found.sha256 in pieces:
-                refused.append(Refused(found.path, f"the same bytes as {pieces[found.sha256].path}"))
+                refused.append(Refused(found.path, f"the same bytes as piece {pieces[found.sha256].id}"))
                 (folder / found.path).unlink()
             elif num_pieces and len(pieces) == num_pieces:  # one unit may hold many pieces
                 (folder / found.path).unlink()
@@ -98,30 +99,36 @@ def take_files(
     root: Path, folder: Path, kept: Store, licence: str, bring: Bring, paths: Sequence[Path]
 ) -> list[Piece | Refused]:
     """Files as pieces of `folder`, or the reasons why they cannot be, of which nothing is left there."""
-    found: dict[Path, Piece | Refused] = {}
-    there: dict[Path, tuple[Path, str]] = {}
-    for path in paths:
-        target = place_of(root, folder, path)[1]
-        try:
-            with artifacts.room_for(folder):
-                bring(path, target)
-            there[path] = target, artifacts.sha256(target)
-        except artifacts.NoRoom:
-            raise
-        except OSError as problem:
-            found[path] = Refused(path.relative_to(root).as_posix(), str(problem))
-    depends = [[sha256, target.suffix] for target, sha256 in there.values()]
-    targets = [target for target, _ in there.values()]
-    lengths = store.map_units(kept, looked_through, targets, depends, folder, Guard(MEMORY_GB, CPU_S, unread))
-    for (path, (target, sha256)), length in zip(there.items(), lengths, strict=True):
-        if "reason" in length:
+    targets = {path: place_of(root, folder, path)[1] for path in paths}
+    with ThreadPoolExecutor(num_cores()) as pool:  # copying and hashing are the kernel's and C's
+        brought = dict(zip(paths, pool.map(partial(brought_by, bring, folder), paths, targets.values()), strict=True))
+    there = [path for path in paths if "sha256" in brought[path]]
+    depends = [[brought[path]["sha256"], targets[path].suffix] for path in there]
+    units, guard = [targets[path] for path in there], Guard(MEMORY_GB, CPU_S, unread)
+    lengths = dict(zip(there, store.map_units(kept, looked_through, units, depends, folder, guard), strict=True))
+    found: list[Piece | Refused] = []
+    for path, target in targets.items():
+        about = brought[path] | lengths.get(path, {})
+        if "reason" in about:
             target.unlink(missing_ok=True)
-            found[path] = Refused(path.relative_to(root).as_posix(), length["reason"])
+            found.append(Refused(path.relative_to(root).as_posix(), about["reason"]))
         else:
             piece_id, kind = place_of(root, folder, path)[0], "midi" if target.suffix in MIDI else "audio"
             place = target.relative_to(folder).as_posix()
-            found[path] = Piece(piece_id, place, kind, length["duration_s"], sha256, licence)
-    return [found[path] for path in paths]
+            found.append(Piece(piece_id, place, kind, about["duration_s"], about["sha256"], licence))
+    return found
+
+
+def brought_by(bring: Bring, folder: Path, path: Path, target: Path) -> dict[str, str]:
+    """The file's `sha256`, or the `reason` why it could not be brought."""
+    try:
+        with artifacts.room_for(folder):
+            bring(path, target)
+        return {"sha256": artifacts.sha256(target)}
+    except artifacts.NoRoom:
+        raise
+    except OSError as problem:
+        return {"reason": str(problem)}
 
 
 def looked_through(draft: Path, path: Path) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def looked_through(draft: Path, path: Path) -> dict[str, Any]:
         else:
             duration_s = recordings.duration_s(path)
         return {"duration_s": round(duration_s, 6)}
-    except (OSError, ValueError) as problem:
+    except ValueError as problem:
         return unread(path, str(problem))
 
 

@@ -29,7 +29,7 @@ class NoRoom(OSError):
 DRAFT = ".draft"
 """How the name of a file ends that is being written."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Another file system, one without links, or more names than a file may have."""
 LOCKED = 0o444
 """The mode of files that may have several names; that of DVC's cache, too."""
@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError) as problem:
         told = "run `dvc repro -f -s` on the stage that makes it"
-        raise Damaged(f"{path} is not whole JSON ({problem}); {told}") from problem
+        raise damaged(path, f"{path} is not whole JSON ({problem}); {told}") from problem
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,7 +93,7 @@ def read_tensors(path: Path, remedy: str) -> "dict[str, Tensor]":
     try:
         return load_file(path)
     except SafetensorError as problem:
-        raise Damaged(f"{path} is no safetensors file ({problem}); {remedy}") from problem
+        raise damaged(path, f"{path} is no safetensors file ({problem}); {remedy}") from problem
 
 
 @contextmanager
@@ -176,8 +176,14 @@ def link(path: Path, target: Path) -> None:
         draft.unlink(missing_ok=True)  # replacing a file by another name of itself does nothing
 
 
+def damaged(path: Path, told: str) -> Damaged:
+    """The error, once nobody takes the file for whole any more."""
+    distrust(path)
+    return Damaged(told)
+
+
 def distrust(out: Path) -> None:
-    """Unlock the files of an out that is damaged.
+    """Unlock a damaged file, or the files of an out in which one is.
 
     DVC believes what is locked in its cache, and a file there may be one of these by another name: unlocked ones it
     hashes when their stage is run again, and puts the new ones in the place of the damaged.
@@ -194,4 +200,4 @@ def check(path: Path, expected: str, remedy: str) -> None:
         raise Damaged(f"{path} is missing; {remedy}")
     found = sha256(path)
     if found != expected:
-        raise Damaged(f"{path} is damaged: sha256 {found[:12]}, written as {expected[:12]}; {remedy}")
+        raise damaged(path, f"{path} is damaged: sha256 {found[:12]}, written as {expected[:12]}; {remedy}")

@@ -84,7 +84,8 @@ def disk(root: Path) -> Iterator[Finding]:
     kind = "mend" if free_gb < LEAST_FREE_GB else "note" if free_gb < ENOUGH_FREE_GB else "good"
     remedy = "free some space; `dvc gc -w` removes results that no params.yaml of the workspace asks for"
     yield Finding(kind, f"{free_gb:.1f} GB free", "" if kind == "good" else remedy)
-    state_gb = sum(path.stat().st_size for path in (root / ".work").rglob("*") if path.is_file()) / 1e9
+    runs = [folder for folder in (root / ".work").glob("*") if folder.name != "store"]  # which is links to outs
+    state_gb = sum(path.stat().st_size for run in runs for path in run.rglob("*") if path.is_file()) / 1e9
     if state_gb > 1.0:
         yield Finding(
             "note", f".work holds {state_gb:.1f} GB of unfinished runs", "delete those you will not go on with"

@@ -6,14 +6,16 @@ A file's pack is chosen by the hash of its name, so one more file changes one pa
 compression, bytes that depend on their files alone; `unzip` reads them. A file above LARGEST stays where it is.
 """
 
+import errno
 import hashlib
-import io
 import lzma
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +24,12 @@ from stages.pipeline.artifacts import Damaged
 from stages.pipeline.store import Store
 
 NUM = 256
-"""Packs of a folder, at most."""
+"""Packs of a folder at most, named by two hexadecimal digits."""
 LARGEST = 64_000_000
 """Bytes of a file in a pack, which readers hold in memory; larger ones need no company."""
 WITHIN = ".zip/"
-BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, LookupError, RuntimeError, ValueError, OSError)
-"""What zipfile raises, besides EOFError, where an archive is not what was written."""
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, LookupError, RuntimeError, ValueError, EOFError)
+"""What zipfile raises where an archive is not what was written; and OSError, of seeking."""
 
 
 def pack(folder: Path, digests: Mapping[str, str], kept: Store | None = None) -> dict[str, str]:
@@ -88,13 +90,16 @@ def source(folder: Path, path: str, sha256: str, remedy: str) -> Path | bytes:
     place = folder / f"{name}.zip"
     if not place.is_file():
         raise Damaged(f"{place} is missing; {remedy}")
-    try:
-        with zipfile.ZipFile(place) as archive:
-            data = archive.read(member)
-    except (*BROKEN, EOFError) as problem:
-        raise Damaged(f"{folder / path} is damaged ({problem}); {remedy}") from problem
+    with place.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                data = archive.read(member)
+        except (*BROKEN, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno not in (None, errno.EINVAL):  # those are of seeking
+                raise
+            raise artifacts.damaged(place, f"{folder / path} is damaged ({problem}); {remedy}") from problem
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise Damaged(f"{folder / path} is damaged: its sha256 is not what was written; {remedy}")
+        raise artifacts.damaged(place, f"{folder / path} is damaged: its sha256 is not what was written; {remedy}")
     return data
 
 
@@ -104,6 +109,14 @@ def read(folder: Path, path: str, sha256: str, remedy: str) -> bytes:
     return found if isinstance(found, bytes) else found.read_bytes()
 
 
-def opened(file: Path | bytes) -> Path | io.BytesIO:
-    """What libraries take that read a file: its path, or its bytes from the beginning."""
-    return io.BytesIO(file) if isinstance(file, bytes) else file
+@contextmanager
+def unpacked(folder: Path, path: str, sha256: str, remedy: str) -> Iterator[Path]:
+    """A file of `folder`, checked, where libraries can open it: some read less from bytes than from a path."""
+    found = source(folder, path, sha256, remedy)
+    if isinstance(found, Path):
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name, Path(path).name)
+        file.write_bytes(found)
+        yield file

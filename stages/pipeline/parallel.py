@@ -2,7 +2,8 @@
 
     plan      first: a mistake in params.yaml stops everything there
     chains    stages in order that one call of DVC runs: download ... cache; the classifier; those of one experiment;
-              what no experiment depends on (baseline). Each begins once the chains it needs have ended
+              what no experiment depends on (baseline). Each begins once the chains it needs have ended; those in which
+              nothing has changed are left out
     joins     what depends on experiments (report, publish): at the end, with whatever else is not up to date
 
 DVC runs one stage at a time, but its lock is free while a command runs: `dvc --wait-for-lock repro --single-item` in
@@ -12,6 +13,7 @@ is lost. With GPUs each job at work has one to itself, or as many as its trainin
 
 import argparse
 import graphlib
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +30,7 @@ import stages
 from stages.pipeline import artifacts, gpus, stage, workers
 
 DVC = (sys.executable, "-m", "stages.pipeline.child", "--wait-for-lock", "repro")
+STATUS = (*DVC[:-1], "status", "--json")
 CODE = str(Path(stages.__file__).parents[1])
 """Where DVC's process finds this code, wherever the pipeline lies."""
 GIVING_WAY = ("nice", "-n", "10")
@@ -72,6 +75,17 @@ def needs_of(root: Path) -> networkx.DiGraph:
     with Repo(str(root)) as repo:
         own = [stage for stage in repo.index.graph if Path(stage.path).parent == root.resolve()]
         return networkx.relabel_nodes(repo.index.graph.subgraph(own), {stage: stage.addressing for stage in own})
+
+
+def left_of(needs: networkx.DiGraph, changed: Iterable[str]) -> set[str]:
+    """The stages that are to be run: those that have changed, and whatever needs them."""
+    return set().union(*({name} | networkx.ancestors(needs, name) for name in changed if name in needs))
+
+
+def changed_of(names: Sequence[str]) -> list[str]:
+    """Those of the stages of which `dvc status` has something to tell."""
+    done = subprocess.run([*STATUS, *names], env=environment(), stdout=subprocess.PIPE, check=True)
+    return list(json.loads(done.stdout))
 
 
 def repeated_of(dvc_yaml: Path) -> list[str]:
@@ -144,8 +158,12 @@ def run(
 
 def call(words: Sequence[str], device: Mapping[str, str] | None = None) -> int:
     """Run a command of DVC; its exit code."""
+    return subprocess.run(words, env=environment() | dict(device or {})).returncode
+
+
+def environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, (CODE, os.environ.get("PYTHONPATH"))))
-    return subprocess.run(words, env=os.environ | {"PYTHONPATH": path} | dict(device or {})).returncode
+    return os.environ | {"PYTHONPATH": path}
 
 
 def processes_of(chain: Sequence[str]) -> int:
@@ -167,9 +185,11 @@ def main() -> None:
     if num_jobs > 1:
         if code := call([*DVC, PLAN]):
             sys.exit(code)
-        failed = run(
-            chains(needs_of(Path.cwd()), repeated_of(Path("dvc.yaml"))), num_jobs, gpus.visible(), processes_of
-        )
+        needs = needs_of(Path.cwd())
+        left = left_of(needs, changed_of(sorted(needs)))
+        todo = chains(needs, repeated_of(Path("dvc.yaml")))
+        todo = todo.subgraph([chain for chain in todo if not left.isdisjoint(chain)])
+        failed = run(todo, num_jobs, gpus.visible(), processes_of)
     if failed:
         sys.exit("these did not end well, see above; the others are kept: " + "; ".join(failed))
     sys.exit(call(DVC))

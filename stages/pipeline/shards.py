@@ -133,7 +133,7 @@ class Shards(Sequence[Code]):
         arrays = mapped(path)
         num = len(arrays["starts"]) - 1 if "starts" in arrays else 0
         if num != len(shard.ids):
-            raise artifacts.Damaged(f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
+            raise artifacts.damaged(path, f"{path} holds {num} records, its index {len(shard.ids)}; {REMEDY}")
         return _Mapped(arrays)
 
 
@@ -161,7 +161,9 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
             if name != "__metadata__"
         }
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as problem:
-        raise artifacts.Damaged(f"{path} is no safetensors file ({type(problem).__name__}); {REMEDY}") from problem
+        raise artifacts.damaged(
+            path, f"{path} is no safetensors file ({type(problem).__name__}); {REMEDY}"
+        ) from problem
 
 
 class _Mapped:
@@ -264,9 +266,11 @@ def load_statistics(path: Path) -> Statistics:
         arrays = safetensors.numpy.load(data)
         written = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}).get("sha256")
     except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise artifacts.Damaged(f"{path} is not whole ({problem}); {REMEDY}") from problem
+        raise artifacts.damaged(path, f"{path} is not whole ({problem}); {REMEDY}") from problem
     if written != _digest(arrays):
-        raise artifacts.Damaged(f"{path} is damaged: its arrays do not have the digest written beside them; {REMEDY}")
+        raise artifacts.damaged(
+            path, f"{path} is damaged: its arrays do not have the digest written beside them; {REMEDY}"
+        )
     return Statistics(**{name: arrays.get(name) for name in ("num", "mean", "std", "class_counts")})  # type: ignore[arg-type]
 
 

@@ -113,7 +113,7 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
     """Do one unit in a folder of its own, link its files under `out`, and keep it."""
     unit, key = work
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as name:
+    with artifacts.room_for(folder), tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as name:
         draft = Path(name, key)
         draft.mkdir()
         result = function(draft, unit)

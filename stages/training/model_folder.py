@@ -97,7 +97,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Loaded:
 
 
 def remedy(name: str) -> str:
-    return f"run `dvc repro -f -s train@{name}`, or `dvc pull` where a remote has it"
+    return f"run `dvc repro -f -s train@{name}`"
 
 
 def bitrate_kbps(model: GenerativeModel) -> float | None:

@@ -135,7 +135,7 @@ def stages(units: Units, per_s: Mapping[str, float], source_bytes: float = SOURC
         return Stage(name, read / 1e12, written / 1e12, seconds / 3600, dvc, num_files, manifest)
 
     shards = sum(cost(units, name, corpus) for name in ("sum statistics", "merge statistics", "write index"))
-    check = audio_s * per_s["decode"] + 2 * source_bytes * per_s["sha256"]
+    check = audio_s * per_s["decode"] + 3 * source_bytes * per_s["sha256"]
     return [
         stage("download", source_bytes, source_bytes, check, packs.NUM),
         stage("render", 2 * source_bytes, audio, audio_s * (per_s["decode"] + per_s["resample"]), packs.NUM),

@@ -24,9 +24,9 @@ ROWS: dict[str, Row] = {
         27,
     ),
     "damage": Row(
-        "flipped bit or cut in a cache shard, a rendered file, a finished model, a kept unit",
+        "flipped bit or cut in a cache shard, a rendered file or a pack of them, a finished model, a kept unit",
         "named when read, with the command that rebuilds it; a kept unit is made again",
-        28,
+        36,
     ),
     "signal": Row(
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3
@@ -43,9 +43,9 @@ ROWS: dict[str, Row] = {
     ),
     "twice": Row("two runs of one stage at once", "the second says so and waits, or is refused; nothing is mixed", 2),
     "full": Row(
-        "disk full (RLIMIT_FSIZE) in cache, checkpoint, sample, report",
+        "disk full (RLIMIT_FSIZE) in renderings and their packs, cache, checkpoint, sample, report",
         "an error that names the out; nothing half-written; goes on once there is room",
-        4,
+        6,
     ),
     "worker": Row(
         "a worker, here or of a Dask cluster, killed in the middle of a shard, or out of memory",

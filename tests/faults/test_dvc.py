@@ -86,6 +86,7 @@ def made(tmp_path_factory):
     (folder / ".gitignore").write_text("/.work/\n__pycache__/\n/told\n")
     command(folder, "git", "init", "-q")
     command(folder, "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     command(folder, "git", "add", "-A")
     command(folder, "git", "commit", "-qm", "toy")
     return folder

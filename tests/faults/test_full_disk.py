@@ -1,12 +1,14 @@
 """No room: the error names the out, nothing half-written is left, and with room the same command ends the same."""
 
 import os
+import shutil
 
 import pytest
 
 from stages.pipeline import plugins
 from tests import fakes, synthetic_reports
 from tests.faults import processes, small, victims
+from tests.pipeline.test_store import corpus
 
 pytestmark = pytest.mark.fault("full")
 
@@ -22,6 +24,22 @@ def test_in_the_cache(tmp_path):
     assert not (tmp_path / "cache").exists() and not hidden(tmp_path)
     processes.run(victims.encode_cache, tmp_path / "told", tmp_path)
     assert (tmp_path / "cache/test/index.json").is_file()
+
+
+@pytest.mark.parametrize("room", ["for no rendering", "for renderings, and no pack of them"])
+def test_in_renderings(room, tmp_path):
+    corpus(tmp_path / "raw", 3)
+    processes.run(victims.rendering, tmp_path / "told", tmp_path)
+    whole, kept = processes.bytes_of(tmp_path / "audio"), processes.bytes_of(tmp_path / "store")
+    largest = max(len(data) for name, data in kept.items() if name.endswith(".flac"))
+    for name in ("audio", "store"):
+        shutil.rmtree(tmp_path / name)
+    size = 10_000 if room == "for no rendering" else largest + 10
+    told = processes.fail(victims.rendering, tmp_path / "told", tmp_path, size)
+    assert "NoRoom" in told and "no room to write" in told
+    assert not (tmp_path / "audio").exists() and not hidden(tmp_path)
+    processes.run(victims.rendering, tmp_path / "told", tmp_path)
+    assert processes.bytes_of(tmp_path / "audio") == whole
 
 
 def test_in_a_checkpoint(tmp_path):

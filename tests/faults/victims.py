@@ -18,9 +18,10 @@ import torch
 import torch._dynamo  # noqa: F401 - optimisers load it on their first step, in a second
 from joblib.externals.loky import get_reusable_executor
 
-from stages import cache, download, report, sample, train
+from stages import cache, download, render, report, sample, train
 from stages.media import fetch
 from stages.pipeline import artifacts, checkpoints, params, plugins, tracking, workers
+from stages.pipeline.store import Store
 from stages.protocols.model import Batch, Loss
 from stages.training import fitting, loader, loop
 from stages.training.config import TrainConfig
@@ -127,6 +128,13 @@ def encode_cache(folder: Path, room: int | None = None) -> None:
         limit_files(room)
     config = cache.Config("mdct", {"num_bins": 64}, 4)
     cache.run(config, folder / "audio", folder / "split", folder / "cache")
+
+
+def rendering(folder: Path, room: int | None = None) -> None:
+    """The render stage on folder/raw, which keeps what it finishes in folder/store."""
+    if room is not None:
+        limit_files(room)
+    render.run(render.Config(), folder / "raw", folder / "audio", Store(folder / "store", "code"))
 
 
 def sampling(folder: Path, room: int | None = None) -> None:

@@ -120,6 +120,17 @@ def test_side_by_side_and_one_by_one_make_the_same_lock(project: Path, monkeypat
     assert (project / "page").read_bytes() == (serial / "page").read_bytes()
 
 
+def test_what_has_not_changed_is_not_begun(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dvc(project, "repro")
+    monkeypatch.chdir(project)
+    needs = parallel.needs_of(project)
+    assert parallel.changed_of(sorted(needs)) == [] and parallel.left_of(needs, []) == set()
+    (project / "params.yaml").write_text(PARAMS.replace("two: 2", "two: 5"))
+    (project / "aside").unlink()
+    assert sorted(changed := parallel.changed_of(sorted(needs))) == ["baseline", "report", "train@two"]
+    assert parallel.left_of(needs, changed) == {"baseline", "train@two", "sample@two", "report"}
+
+
 def test_a_chain_that_fails_is_named_and_what_does_not_need_it_is_kept(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

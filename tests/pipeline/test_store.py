@@ -118,6 +118,7 @@ def test_a_damaged_entry_is_named_and_made_again(tmp_path, capsys, name, how):
     first = run(kept, tmp_path / "one", ["a"])
     path = tmp_path / "store" / kept.key("a") / name
     data = path.read_bytes()
+    path.chmod(0o644)
     if how == "flip":
         path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:] if len(data) > 2 else bytes([data[0] ^ 1]))
     elif how == "cut":
@@ -158,7 +159,7 @@ def test_an_out_is_a_locked_name_of_what_is_kept(tmp_path):
         path.write_text("edited in place")
 
 
-@pytest.mark.parametrize("problem", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+@pytest.mark.parametrize("problem", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS])
 def test_without_links_an_out_is_a_copy(problem, tmp_path, monkeypatch):
     kept = Store(tmp_path / "store", "code")
     run(kept, tmp_path / "one", ["a"])

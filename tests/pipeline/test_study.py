@@ -77,6 +77,7 @@ def small(tmp_path_factory):
     folder = copy(tmp_path_factory.mktemp("study"), SMALL)
     command(folder, "git", "init", "-q")
     command(folder, "dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     make_study(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """Corpora on this machine: music21's, a folder of the user's, and what the download stage makes of them."""
 
+import errno
 import io
 import re
 import shutil
@@ -136,6 +137,18 @@ def test_folder(tmp_path, songs):
     assert not (out / "files").exists()
     assert all(packs.read(out, piece["path"], piece["sha256"], "") for piece in pieces.values())
     assert sorted(path.name for path in songs.iterdir() if path.is_file())[0] == "._one.mid"  # nothing was moved
+
+
+def test_a_file_that_breaks_off_on_its_way_is_refused_and_leaves_nothing(tmp_path, songs):
+    def bring(path, target):
+        shutil.copyfile(path, target)
+        if "tone" in target.name:
+            raise OSError(errno.EIO, "the disk has a hole")
+
+    (tmp_path / "raw").mkdir()
+    found = tree.gather(songs, tmp_path / "raw", tmp_path / "work", "audio", 0, "", bring)
+    reasons = [item.reason for item in found.refused if "hole" in item.reason]
+    assert not found.pieces and len(reasons) == 4 and not list((tmp_path / "raw/files").iterdir())
 
 
 def test_what_was_looked_through_is_not_looked_through_again(tmp_path, songs, monkeypatch):

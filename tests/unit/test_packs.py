@@ -1,7 +1,6 @@
 """Packs: the bytes that went in, the same archive from the same files, one of them changed by one more file."""
 
 import hashlib
-import time
 import zipfile
 
 import pytest
@@ -35,14 +34,15 @@ def test_what_goes_in_comes_out(contents, tmp_path_factory):
     for name, data in contents.items():
         assert packs.read(folder, moved[f"files/{name}"], sha256(data), "") == data
         with zipfile.ZipFile(folder / moved[f"files/{name}"].rpartition("/")[0]) as archive:
-            assert archive.testzip() is None and archive.getinfo(name).compress_type == zipfile.ZIP_STORED
+            about = archive.getinfo(name)
+            assert archive.testzip() is None and about.compress_type == zipfile.ZIP_STORED
+            assert about.date_time == (1980, 1, 1, 0, 0, 0)
 
 
 def test_the_bytes_depend_on_the_files_alone(tmp_path):
     contents = {f"p{number}.mid": bytes([number]) * number for number in range(40)}
     for name, order in (("one", 1), ("two", -1)):
         packs.pack(tmp_path / name, files(tmp_path / name, dict(list(contents.items())[::order])))
-        time.sleep(0.01)
     assert processes.bytes_of(tmp_path / "one") == processes.bytes_of(tmp_path / "two")
 
 
@@ -51,7 +51,7 @@ def test_one_more_file_changes_one_pack(tmp_path):
     packs.pack(tmp_path / "few", files(tmp_path / "few", contents))
     packs.pack(tmp_path / "more", files(tmp_path / "more", contents | {"new.mid": b"new"}))
     few, more = (processes.bytes_of(tmp_path / name) for name in ("few", "more"))
-    assert len([name for name in more if more[name] != few.get(name)]) == 1 and len(few) < 200
+    assert len([name for name in more if more[name] != few.get(name)]) == 1 and 150 < len(few) < 200
 
 
 def test_large_files_stay(tmp_path, monkeypatch):

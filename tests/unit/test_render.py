@@ -111,6 +111,24 @@ def test_the_same_bytes_from_any_number_of_workers_and_any_corpus(raw, tmp_path,
     assert contents(tmp_path / "one", both[1][0])
 
 
+def test_a_packed_recording_is_read_as_it_was_before_it_was_packed(tmp_path):
+    """libsndfile finds the beginning of this one by its path, and from its bytes does not."""
+    sound = io.BytesIO()
+    soundfile.write(sound, 0.4 * np.sin(np.arange(24_000) / 9), RATE_HZ, format="MP3")
+    folder = tmp_path / "raw"
+    (folder / "files").mkdir(parents=True)
+    (folder / "files/late.mp3").write_bytes(bytes(64) + sound.getvalue())
+    sha256 = artifacts.sha256(folder / "files/late.mp3")
+    (loose,) = recordings.clips(folder / "files/late.mp3", "late", RATE_HZ, 600)
+    path = packs.pack(folder, {"files/late.mp3": sha256})["files/late.mp3"]
+    piece = {"id": "late", "path": path, "kind": "audio", "sha256": sha256}
+    artifacts.write_json(folder / "manifest.json", {"pieces": [piece]})
+    render.run(Config(), folder, tmp_path / "audio")
+    (clip,) = artifacts.read_json(tmp_path / "audio/manifest.json")["clips"]
+    found, _ = soundfile.read(io.BytesIO(contents(tmp_path / "audio", clip)))
+    np.testing.assert_allclose(found, loose.samples, atol=2**-15)
+
+
 def test_nothing_to_render_ends_with_the_reason(raw, tmp_path):
     pieces = artifacts.read_json(raw / "manifest.json")["pieces"]
     artifacts.write_json(raw / "manifest.json", {"pieces": [piece for piece in pieces if piece["id"] == "broken"]})

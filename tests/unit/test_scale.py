@@ -83,4 +83,4 @@ def test_a_corpus_of_a_known_size():
 def test_downloading_in_closed_form():
     units = {name: dict.fromkeys(drivers, 0.0) for name, drivers in scale.OPERATIONS.items()}
     found = scale.stages(units, PER_S, 88_000.0 * 3600)[0]
-    assert found.core_hours == pytest.approx(2e-3 + 2 * 88_000 * 1e-9)
+    assert found.core_hours == pytest.approx(2e-3 + 3 * 88_000 * 1e-9)
