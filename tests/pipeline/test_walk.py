@@ -158,6 +158,7 @@ def test_the_leaderboard_names_every_experiment(walked):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on a busy machine
 @pytest.mark.parametrize("how", ["one stage at a time", "two at a time", "units on a Dask cluster"])
 def test_fresh_runs_give_the_same_bytes(how, walked, tmp_path, monkeypatch):
     """Every hashed out but the clocks of `speed`, and what contains them."""
