@@ -150,7 +150,6 @@ def limits(units: Units, per_s: Mapping[str, float]) -> list[tuple[str, str]]:
     found = stages(units, per_s, source_bytes)
     audio_s = source_bytes / SOURCE_BYTES_PER_S
     num_files = sum(stage.num_files for stage in found)
-    look_s = num_files * units["dvc status"]["shards"]
     pack_gb = max(stage.written_tb / stage.num_files for stage in found) * 1e3
     examples = audio_s / 2
     codes = audio_s * CODE_BYTES_PER_S
@@ -160,7 +159,7 @@ def limits(units: Units, per_s: Mapping[str, float]) -> list[tuple[str, str]]:
     return [
         ("DVC hashes every out", f"{dvc_h:,.0f} core-hours in one process"),
         ("one piece more rewrites one pack", f"{pack_gb:,.0f} GB"),
-        ("`dvc repro` with nothing to do", f"{look_s:,.0f} s for {num_files:,.0f} files, and again for each reader"),
+        ("`dvc repro` with nothing to do looks at", f"{num_files:,.0f} files, and again for each stage that reads them"),
         ("a training starts: the sha256 of every shard", f"{verify_h:,.0f} core-hours, each time"),
         ("one JSON manifest a stage", f"{manifest_gb:.1f} GB, several times that while it is read"),
         ("the order of an epoch's examples", f"{examples:,.0f} numbers, {16 * examples / 1e9:.0f} GB in each process"),
