@@ -159,7 +159,7 @@ def limits(units: Units, per_s: Mapping[str, float]) -> list[tuple[str, str]]:
     return [
         ("DVC hashes every out", f"{dvc_h:,.0f} core-hours in one process"),
         ("one piece more rewrites one pack", f"{pack_gb:,.0f} GB"),
-        ("`dvc repro` with nothing to do looks at", f"{num_files:,.0f} files, and again for each stage that reads them"),
+        ("`dvc repro` with nothing to do looks at", f"{num_files:,.0f} files, and again for each reader"),
         ("a training starts: the sha256 of every shard", f"{verify_h:,.0f} core-hours, each time"),
         ("one JSON manifest a stage", f"{manifest_gb:.1f} GB, several times that while it is read"),
         ("the order of an epoch's examples", f"{examples:,.0f} numbers, {16 * examples / 1e9:.0f} GB in each process"),
