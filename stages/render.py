@@ -75,7 +75,8 @@ def make(config: Config, raw: Path, draft: Path, unit: tuple[dict[str, Any], int
     if piece["kind"] not in ("midi", "audio"):
         return lost(unit, f"a piece of kind {piece['kind']} has no sound")
     (draft / "files").mkdir(exist_ok=True)
-    with packs.unpacked(raw, piece["path"], piece["sha256"], f"run `dvc repro -f -s download@{raw.name}`") as file:
+    remedy = f"run `dvc repro -f -s download@{raw.name}`"
+    with packs.unpacked(raw, piece["path"], piece["sha256"], remedy, draft) as file:
         try:
             if piece["kind"] == "midi":
                 return [rendered(config, file, draft, piece["id"], k)], None
@@ -95,9 +96,8 @@ def rendered(config: Config, path: Path, draft: Path, piece: str, k: int) -> dic
         programs = tuple(voice.program for voice in score.voices)
         clip = synth.as_written(score, RATE_HZ, config.loudness_lufs)
     else:
-        num = len(score.voices)
-        num_drawn = num if config.instruments == "per_voice" else 1
-        programs = synth.draw(num_drawn, config.seed, score.id) * (num // num_drawn)
+        num_drawn = len(score.voices) if config.instruments == "per_voice" else 1
+        programs = synth.draw(num_drawn, config.seed, score.id) * (len(score.voices) // num_drawn)
         clip = synth.per_voice(score, programs, RATE_HZ, config.loudness_lufs)
     names = ["Drums" if v.is_drum else synth.name_of(p) for v, p in zip(score.voices, programs, strict=True)]
     return save(draft, piece, clip, names)

@@ -110,13 +110,16 @@ def read(folder: Path, path: str, sha256: str, remedy: str) -> bytes:
 
 
 @contextmanager
-def unpacked(folder: Path, path: str, sha256: str, remedy: str) -> Iterator[Path]:
-    """A file of `folder`, checked, where libraries can open it: some read less from bytes than from a path."""
+def unpacked(folder: Path, path: str, sha256: str, remedy: str, scratch: Path) -> Iterator[Path]:
+    """A file of `folder`, checked, where libraries can open it: some read less from bytes than from a path.
+
+    One out of a pack lies below `scratch` meanwhile.
+    """
     found = source(folder, path, sha256, remedy)
     if isinstance(found, Path):
         yield found
         return
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name, Path(path).name)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=artifacts.DRAFT) as place:
+        file = Path(place, Path(path).name)
         file.write_bytes(found)
         yield file

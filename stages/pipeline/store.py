@@ -113,8 +113,8 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
     """Do one unit in a folder of its own, link its files under `out`, and keep it."""
     unit, key = work
     folder.mkdir(parents=True, exist_ok=True)
-    with artifacts.room_for(folder), tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as name:
-        draft = Path(name, key)
+    with artifacts.room_for(folder), tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as place:
+        draft = Path(place, key)
         draft.mkdir()
         result = function(draft, unit)
         files = {path.relative_to(draft).as_posix(): artifacts.sha256(path) for path in files_of(draft)}
