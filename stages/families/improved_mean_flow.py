@@ -4,8 +4,7 @@
     V = u + (t - r) sg[du/dt]            du/dt = JVP of u along (v, 0, 1): the velocity that u implies
     L = |V - v_c|^2 / sg[|V - v_c|^2 + 0.01]                  guided: v~ in place of v_c, as in mean_flow
     boundary    v = sg[u(z_t, t, t)], what u itself says of the instant
-    head        v = sg[H(z_t, r, t)], a second way out of the same network, with a loss |H - v_c|^2 of its own, weighted
-                like L and by head_weight besides
+    head        v = sg[H(z_t, r, t)], a second way out of the same network, with a loss |H - v_c|^2 of its own
     sample: z_r = z_t - (t - r) u(z_t, r, t); in one step x = e - u(e, 0, 1)
 
 Mean flow regresses u on a target that the network has a part in; here the target is the data's, the network's own
@@ -16,7 +15,6 @@ Improved Mean Flows, Geng et al., 2025, https://arxiv.org/abs/2512.02012; Mean F
 Geng et al., 2025, https://arxiv.org/abs/2505.13447.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,14 +35,6 @@ from stages.training.velocity import Errors, Head, Lesson, in_pairs, squares
 class ImprovedMeanFlowConfig(residual_flow.MeanConfig):
     velocity: Literal["boundary", "head"] = "boundary"
     """Where the tangent comes from: u at r = t, a network call more, or a second output that learns it."""
-    head_weight: float = 1.0
-    """Of the head's loss beside u's. Both read one network: a heavy head keeps u near the velocity, which one long jump
-    must leave; a light one still learns."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.head_weight < math.inf:
-            raise ValueError(f"head_weight = {self.head_weight}: expected above 0, or the head learns nothing")
 
 
 class ImprovedMeanFlow(GenerativeModel):
@@ -99,7 +89,7 @@ class ImprovedMeanFlow(GenerativeModel):
         else:
             v = self.head(hidden, modulation, z, context)
             of_head = squares(v - target)
-            loss, terms = self.config.head_weight * jvp.adaptive(of_head), {"velocity_error": of_head.detach()}
+            loss, terms = jvp.adaptive(of_head), {"velocity_error": of_head.detach()}
         rate = velocity.rate(network, context, z, r, t, v.detach())
         error = squares(jvp.instantaneous(u, rate, r, t) - target)
         return Errors(jvp.adaptive(error) + loss, error.detach(), terms)

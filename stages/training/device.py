@@ -30,17 +30,6 @@ def halves(device: torch.device, precision: str) -> bool:
     return precision == "bfloat16"
 
 
-def seed(device: torch.device, number: int) -> None:
-    """Set the global generators that a step on this device draws from.
-
-    torch.manual_seed sets those of every kind of device; where one was never used it keeps the call for later, with a
-    trace of where it came from: milliseconds of each step.
-    """
-    torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(number)
-
-
 @contextmanager
 def repeatable(num_threads: int) -> Iterator[None]:
     """The same input gives the same bytes: threads as told, deterministic algorithms wherever torch has them.

@@ -121,7 +121,7 @@ class Run:
         config, done = self.config, step + 1
         self.model.begin_step(step, config.num_steps)
         own = () if ranks.first() else (ranks.rank(),)  # no two ranks drop out the same; rank 0 does as one process
-        device.seed(self.device, seeds.derive(config.seed, "step", step, *own))
+        torch.manual_seed(seeds.derive(config.seed, "step", step, *own))
         batch = batches.to(batch, self.device)
         for player in self.model.players(step):
             row = self.update(player, batch, step)
@@ -176,7 +176,7 @@ class Run:
             return
         self.model.eval()
         with torch.no_grad(), self.average.applied():
-            device.seed(self.device, seeds.derive("valid"))
+            torch.manual_seed(seeds.derive("valid"))
             for first, player in enumerate(self.model.players(done - 1)):
                 losses = []
                 for batch in self.valid:

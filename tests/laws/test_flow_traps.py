@@ -4,7 +4,6 @@ Further ones: h = 0 and steps past t = 0 in test_flow_families.py, other tangent
 test data in tests/unit/test_cache.py.
 """
 
-import math
 import os
 from dataclasses import replace
 
@@ -171,26 +170,6 @@ def test_the_heads_error_is_its_own_and_teaches_the_network():
     assert bool((loss.terms["velocity_error"] > 0).all())
     gradient = torch.autograd.grad(loss.total.sum(), [*model.head.parameters()])
     assert all(bool(one.any()) for one in gradient)
-
-
-def test_the_heads_loss_has_its_weight_and_us_none():
-    gradients, state = {}, None
-    for weight in (1.0, 0.25):
-        model, batch = prepared("improved_mean_flow", "absent", velocity="head", head_weight=weight)
-        state = state or model.state_dict()
-        model.load_state_dict(state)
-        total = model.loss(batch, "model", 9).total.sum()
-        (head,) = torch.autograd.grad(total, [model.head.leave.weight], retain_graph=True)
-        (u,) = torch.autograd.grad(total, [model.flow.velocity.head.leave.weight])
-        gradients[weight] = head, u
-    torch.testing.assert_close(gradients[0.25][0], 0.25 * gradients[1.0][0])
-    torch.testing.assert_close(gradients[0.25][1], gradients[1.0][1])
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
-def test_a_head_without_weight_is_refused(weight):
-    with pytest.raises(ValueError, match="head_weight = .*expected above 0"):
-        prepared("improved_mean_flow", "absent", velocity="head", head_weight=weight)
 
 
 def on_one_rank(rank, folder):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stages.protocols.spec import Code, Field, Spec
-from stages.training import batches, device, interrupt, loader, loop, seeds
+from stages.training import batches, interrupt, loader, loop, seeds
 from stages.training.config import TrainConfig
 from stages.training.ema import Average
 from stages.training.muon import Muon
@@ -66,12 +66,6 @@ class TestOrder:
     def test_a_derived_seed_depends_on_every_part_and_its_kind(self):
         found = {seeds.derive(*parts) for parts in [(1, 2), (12,), ("1", 2), (2, 1), ("1, 2",), (1,), ()]}
         assert len(found) == 7 and all(0 <= seed < 2**63 for seed in found)
-
-    def test_a_step_draws_as_after_torchs_own_manual_seed(self):
-        torch.manual_seed(2**62 + 7)
-        expected = torch.rand(5)
-        device.seed(torch.device("cpu"), 2**62 + 7)
-        assert torch.equal(torch.rand(5), expected)
 
     def test_a_long_clip_counts_by_its_length(self):
         spec = Spec("series", Field((1,)), {}, "v")
