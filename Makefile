@@ -19,7 +19,7 @@ study: $(VENV)/installed      ## method x network x tokenisation on digits: what
 study-audio: $(VENV)/installed ## the codec by method, steps and temperature: what is left of it, JOBS cells at a time
 	cd audio_study && OMP_NUM_THREADS=1 PYTHONPATH=.. python -m stages.pipeline.parallel $(if $(JOBS),--jobs $(JOBS))
 
-test: $(VENV)/installed       ## every test but the slow ones, under ten minutes on two cores
+test: $(VENV)/installed       ## every test but the slow ones
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not bench" --campaigns 5
 
 chaos: $(VENV)/installed      ## the faults again with many more kills; their table goes into README.md
