@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.media import audio, midi, recordings, synth
-from stages.pipeline import artifacts, packs, stage, store
+from stages.pipeline import artifacts, packs, stage
 from stages.pipeline.params import Params, plain
 from stages.pipeline.stage import Needs
 from stages.pipeline.store import Store
@@ -52,13 +52,12 @@ def run(config: Config, raw: Path, audio_folder: Path, kept: Store | None = None
         how = plain(replace(config, num_renderings=1))  # a recording is only resampled
         depends = [[p["id"], p["path"], p["sha256"], k, how if p["kind"] == "midi" else p["kind"]] for p, k in units]
         guard = Guard(MEMORY_GB, CPU_S, lost)
-        results = store.map_units(kept, partial(make, config, raw), units, depends, draft, guard)
+        results, moved = packs.map_units(kept, partial(make, config, raw), units, depends, draft, guard)
         clips = sorted((clip for made, _ in results for clip in made), key=lambda clip: clip["id"])
         reasons = {item["path"]: item for _, item in results if item}  # one for all renderings of a piece
         refused = [reasons[path] for path in sorted(reasons)]
         if not clips:
             raise ValueError(f"no piece of {raw} could be rendered: {refused[:3]}; see its manifest.json")
-        moved = packs.pack(draft, {clip["path"]: clip["sha256"] for clip in clips}, kept)
         clips = [clip | {"path": moved.get(clip["path"], clip["path"])} for clip in clips]
         artifacts.write_json(draft / "manifest.json", {"rate_hz": RATE_HZ, "clips": clips})
         artifacts.write_json(draft / "quarantine.json", {"refused": refused})

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from stages.media import midi, recordings
 from stages.pipeline import artifacts, store
 from stages.pipeline.store import Store
-from stages.pipeline.workers import Guard, num_cores
+from stages.pipeline.workers import Guard
 from stages.protocols.corpus import Collected, Piece, Refused
 
 AUDIO = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".oga", ".opus", ".mp3")
@@ -100,8 +99,7 @@ def take_files(
 ) -> list[Piece | Refused]:
     """Files as pieces of `folder`, or the reasons why they cannot be, of which nothing is left there."""
     targets = {path: place_of(root, folder, path)[1] for path in paths}
-    with ThreadPoolExecutor(num_cores()) as pool:  # copying and hashing are the kernel's and C's
-        brought = dict(zip(paths, pool.map(partial(brought_by, bring, folder), paths, targets.values()), strict=True))
+    brought = {path: brought_by(bring, folder, path, target) for path, target in targets.items()}
     there = [path for path in paths if "sha256" in brought[path]]
     depends = [[brought[path]["sha256"], targets[path].suffix] for path in there]
     units, guard = [targets[path] for path in there], Guard(MEMORY_GB, CPU_S, unread)

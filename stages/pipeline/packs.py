@@ -14,14 +14,18 @@ import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from stages.pipeline import artifacts, store
 from stages.pipeline.artifacts import Damaged
 from stages.pipeline.store import Store
+from stages.pipeline.workers import Guard
+
+Unit = TypeVar("Unit")
 
 NUM = 256
 """Packs of a folder at most, named by two hexadecimal digits."""
@@ -32,28 +36,76 @@ BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, LookupEr
 """What zipfile raises where an archive is not what was written; and OSError, of seeking."""
 
 
+def map_units(
+    kept: Store | None,
+    function: Callable[[Path, Unit], Any],
+    units: Sequence[Unit],
+    depends: Sequence[Any],
+    folder: Path,
+    guard: Guard | None = None,
+) -> tuple[list[Any], dict[str, str]]:
+    """store.map_units with the files in packs below `folder`: the results, and what `pack` answers.
+
+    Files that a kept pack holds are left where they are kept: checking and linking all costs more than one new unit.
+    """
+    if kept is None:
+        results = store.map_units(None, function, units, depends, folder, guard)
+        return results, pack(folder, {path.relative_to(folder).as_posix(): "" for path in store.files_of(folder)})
+
+    def done(numbers: Sequence[int]) -> list[Any]:
+        chosen = [units[k] for k in numbers], [depends[k] for k in numbers]
+        return store.map_units(kept, function, *chosen, folder, guard)
+
+    known = [kept.known(item) for item in depends]
+    new = [k for k, entry in enumerate(known) if entry is None]
+    results = [entry and entry.result for entry in known]
+    for k, result in zip(new, done(new), strict=True):
+        results[k], known[k] = result, kept.known(depends[k])
+    entries = [(k, entry) for k, entry in enumerate(known) if entry]
+    digests = {path: sha256 for _, entry in entries for path, sha256 in entry.files.items()}
+    sizes = {path: size for _, entry in entries for path, size in entry.sizes.items()}
+
+    def bring(paths: Set[str]) -> None:
+        done([k for k, entry in entries if k not in new and not paths.isdisjoint(entry.files)])
+
+    return results, packed(folder, digests, sizes, kept, bring)
+
+
 def pack(folder: Path, digests: Mapping[str, str], kept: Store | None = None) -> dict[str, str]:
     """Move files below `folder`, given with their sha256, into packs; old path -> new path of each that moved.
 
     Packs that a store has kept are used again. ValueError where two files have one name.
     """
-    packs = sorted_into(folder, digests)
-    depends = [[name, [[path, digests[path]] for path in paths]] for name, paths in packs.items()]
-    store.map_units(kept, partial(write, folder), list(packs.items()), depends, folder)
+    return packed(folder, digests, {path: (folder / path).stat().st_size for path in digests}, kept)
+
+
+def packed(
+    folder: Path,
+    digests: Mapping[str, str],
+    sizes: Mapping[str, int],
+    kept: Store | None,
+    bring: Callable[[Set[str]], None] = lambda paths: None,
+) -> dict[str, str]:
+    """What `pack` does; `bring` is told which files it needs after all."""
+    packs = sorted_into(sizes)
+    depends = {name: [name, [[path, digests[path]] for path in paths]] for name, paths in packs.items()}
+    new = [name for name in packs if not (kept and kept.take(depends[name], folder))]
     moved = {path: f"{name}/{Path(path).name}" for name, paths in packs.items() for path in paths}
+    bring(digests.keys() - moved.keys() | {path for name in new for path in packs[name]})
+    store.map_units(kept, partial(write, folder), [(k, packs[k]) for k in new], [depends[k] for k in new], folder)
     remove(folder, moved)
     return moved
 
 
-def sorted_into(folder: Path, paths: Iterable[str]) -> dict[str, list[str]]:
-    """Pack -> the paths of the files below `folder` that go into it."""
+def sorted_into(sizes: Mapping[str, int]) -> dict[str, list[str]]:
+    """Pack -> the paths of the files that go into it."""
     found: dict[str, list[str]] = defaultdict(list)
     names: dict[str, str] = {}
-    for path in sorted(paths):
+    for path in sorted(sizes):
         name = Path(path).name
         if names.setdefault(name, path) != path:
             raise ValueError(f"{names[name]} and {path} would be one file of a pack")
-        if (folder / path).stat().st_size <= LARGEST:
+        if sizes[path] <= LARGEST:
             number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % NUM
             found[f"packs/{number:02x}.zip"].append(path)
     return dict(found)
@@ -74,10 +126,10 @@ def remove(folder: Path, paths: Iterable[str]) -> None:
     """Delete files below `folder`, and the folders that are empty without them."""
     parents = set()
     for path in paths:
-        (folder / path).unlink()
+        (folder / path).unlink(missing_ok=True)
         parents.add((folder / path).parent)
     for parent in parents - {folder}:
-        if not any(parent.iterdir()):
+        if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
 
 

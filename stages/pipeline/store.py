@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,37 @@ class Store:
         """`depends`: JSON data."""
         return artifacts.digest([self.made_by, depends])
 
+    def take(self, depends: Any, out: Path) -> "Taken | None":
+        """The kept unit that depends on this, its files linked under `out`; None where there is none that is whole."""
+        self.used.add(key := self.key(depends))
+        return take(self.folder / key, out)
+
+    def known(self, depends: Any) -> "Known | None":
+        """The same, its files not looked at."""
+        self.used.add(key := self.key(depends))
+        entry = self.folder / key
+        try:
+            content = read(entry)
+            sizes = {name: (entry / name).stat().st_size for name in content["files"]}
+        except (artifacts.Damaged, FileNotFoundError):
+            return None  # whoever takes it says why
+        return Known(content["result"], content["files"], sizes)
+
     def forget(self) -> None:
         """Delete what this run has not used."""
         if self.folder.is_dir():
             for entry in self.folder.iterdir():
                 if entry.name not in self.used and not others(entry):
                     shutil.rmtree(entry, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Known:
+    result: Any
+    files: Mapping[str, str]
+    """Path -> sha256."""
+    sizes: Mapping[str, int]
+    """Path -> bytes."""
 
 
 def others(entry: Path) -> bool:

@@ -1,8 +1,8 @@
 """Work units are pure functions of a shard or a piece; this spreads them over processes, some of which may die.
 
-The processes are this machine's (loky), or with PARTITA_WORKERS those of a Dask cluster (pipeline/cluster.py); the
-bytes are the same. One thread per process: pools of threads inside pools of processes only fight. Results keep the
-order of the units.
+The processes are this machine's (loky; a single one is the standard library's, which starts in half the time), or with
+PARTITA_WORKERS those of a Dask cluster (pipeline/cluster.py); the bytes are the same. One thread per process: pools of
+threads inside pools of processes only fight. Results keep the order of the units.
 
 A worker that is killed (out of memory, a crash inside a library) takes its pool with it; one that is only told that
 there is no memory does not, but has no result either. The units without a result are then done again, the first of them
@@ -10,6 +10,7 @@ alone: if it ends a process of its own too, it is to blame. So every loss brings
 comes out is what an undisturbed run gives. Workers end with their main process.
 """
 
+import multiprocessing
 import os
 import reprlib
 import resource
@@ -17,13 +18,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
-
-from joblib import Parallel, delayed, parallel_config
 
 from stages.pipeline import cluster
 
@@ -81,11 +81,46 @@ def map_units(
 
 def here(call: Callable[[Any], Result], units: Sequence[Any], workers: int) -> Iterator[Result]:
     """Results in order, as they come, from this machine's processes."""
+    led = partial(following, os.getpid(), call)
+    if workers == 1:
+        yield from by_one(led, units)
+        return
+    from joblib import Parallel, delayed, parallel_config
+
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        # two at least: one would be done in this process
-        pool = Parallel(n_jobs=max(workers, 2), return_as="generator")
-        led = partial(following, os.getpid(), call)
+        pool = Parallel(n_jobs=workers, return_as="generator")
         yield from pool(delayed(led)(unit) for unit in units)  # type: ignore[arg-type, misc]
+
+
+def by_one(call: Callable[[Any], Result], units: Sequence[Any]) -> Iterator[Result]:
+    """The same from a single process, which waits for the next units as loky's do."""
+    try:
+        with one_thread():
+            results = single().map(call, units)  # this starts it
+        yield from results
+    except BrokenProcessPool:
+        single.cache_clear()
+        raise
+
+
+@cache
+def single() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes started inside compute in one thread."""
+    before = {name: os.environ.get(name) for name in cluster.ONE_THREAD}
+    os.environ.update(dict.fromkeys(cluster.ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def across(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) -> Iterator[Result]:

@@ -11,7 +11,7 @@ import pytest
 
 from stages import cache, render, split
 from stages.media import midi
-from stages.pipeline import artifacts, store, workers
+from stages.pipeline import artifacts, packs, store, workers
 from stages.pipeline.store import Store
 from tests.faults import processes
 
@@ -101,13 +101,25 @@ def build_of(folder):
 
 
 def write(folder, unit):
-    (folder / "deep").mkdir()
+    (folder / "deep").mkdir(parents=True, exist_ok=True)
     (folder / f"deep/{unit}.txt").write_text(unit)
     return {"told": unit, "float": 0.1}
 
 
 def run(kept, out, units, depends=None):
     return store.map_units(kept, write, units, depends or units, out)
+
+
+def harm(path, how):
+    data = path.read_bytes()
+    path.chmod(0o644)
+    if how == "flip":
+        path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:] if len(data) > 2 else bytes([data[0] ^ 1]))
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        path.unlink()
+    return data
 
 
 @pytest.mark.fault("damage")
@@ -117,17 +129,46 @@ def test_a_damaged_entry_is_named_and_made_again(tmp_path, capsys, name, how):
     kept = Store(tmp_path / "store", "code")
     first = run(kept, tmp_path / "one", ["a"])
     path = tmp_path / "store" / kept.key("a") / name
-    data = path.read_bytes()
-    path.chmod(0o644)
-    if how == "flip":
-        path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:] if len(data) > 2 else bytes([data[0] ^ 1]))
-    elif how == "cut":
-        path.write_bytes(data[: len(data) // 2])
-    else:
-        path.unlink()
+    data = harm(path, how)
     assert run(kept, tmp_path / "two", ["a"]) == first
     assert str(path) in capsys.readouterr().err
     assert (tmp_path / "two/deep/a.txt").read_text() == "a" and path.read_bytes() == data
+
+
+@pytest.mark.parametrize("largest", [packs.LARGEST, 1])
+def test_packed_units_are_the_files_packed(tmp_path, monkeypatch, largest):
+    """Without a store, with an empty one, with a full one, and with all but its packs; the last may be too large."""
+    monkeypatch.setattr(packs, "LARGEST", largest)
+    kept, units = Store(tmp_path / "store", "code"), ["a", "b", "cc"]
+    plain = packs.map_units(None, write, units, units, tmp_path / "plain")
+    assert [place.startswith("packs/") for place in plain[1].values()] == [True] * (3 if largest > 1 else 2)
+    for name in ("empty", "full", "unpacked"):
+        if name == "unpacked":
+            for entry in (tmp_path / "store").glob("*/packs"):
+                shutil.rmtree(entry.parent)
+        assert packs.map_units(kept, write, units, units, tmp_path / name) == plain
+        assert processes.bytes_of(tmp_path / name) == processes.bytes_of(tmp_path / "plain")
+
+
+@pytest.mark.fault("damage")
+@pytest.mark.parametrize("how", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("pack", ["whole", "harmed", "new"])
+@pytest.mark.parametrize("unit", ["whole", "harmed"])
+def test_packed_units_that_were_damaged_are_made_again(tmp_path, how, pack, unit):
+    """What is damaged is either made again, or not needed: a pack that is whole holds what it was made from."""
+    kept, units = Store(tmp_path / "store", "code"), ["a", "b"]
+    first = packs.map_units(kept, write, units, units, tmp_path / "one")
+    if unit == "harmed":
+        harm(tmp_path / "store" / kept.key("a") / "deep/a.txt", how)
+    for path in (tmp_path / "store").glob("*/packs/*.zip"):
+        if pack == "harmed":
+            harm(path, how)
+        elif pack == "new":
+            shutil.rmtree(path.parents[1])
+    assert packs.map_units(kept, write, units, units, tmp_path / "two") == first
+    shutil.rmtree(tmp_path / "one")  # whose files were harmed, too
+    packs.map_units(None, write, units, units, tmp_path / "one")
+    assert processes.bytes_of(tmp_path / "two") == processes.bytes_of(tmp_path / "one")
 
 
 def test_the_key_is_code_and_what_the_unit_depends_on(tmp_path, ran):
