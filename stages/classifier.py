@@ -58,7 +58,7 @@ def configure(params: Params, key: str | None) -> Needs | None:
 def run(config: Config, model: Path) -> None:
     """Render the notes, train, and write the network with its accuracy on the held-out pitches."""
     torch.set_num_threads(config.num_threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     known = render()
     held_out = known.pitch % HELD_OUT == 2
     network = fit(config, known, torch.nonzero(~held_out)[:, 0])

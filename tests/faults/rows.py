@@ -39,7 +39,7 @@ ROWS: dict[str, Row] = {
     "ranks": Row(
         "a rank killed under torchrun; the stage that started it stopped or killed; a rank's error",
         "all start again from the last checkpoint and end in the same bytes; none stays behind; no error is retried",
-        5,
+        4,
     ),
     "twice": Row("two runs of one stage at once", "the second says so and waits, or is refused; nothing is mixed", 2),
     "full": Row(

@@ -8,17 +8,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - so is this
 import safetensors.torch  # noqa: F401 - loaded once, in the process that all others are forked from
 import torch
 import torch._dynamo  # noqa: F401 - optimisers load it on their first step, in a second
 from joblib.externals.loky import get_reusable_executor
 
-from stages import cache, download, render, report, sample, train
+from stages import cache, download, publish, render, report, sample, train
 from stages.media import fetch
 from stages.pipeline import artifacts, checkpoints, params, plugins, tracking, workers
 from stages.pipeline.store import Store
@@ -204,9 +205,40 @@ def tracked(folder: Path, uri: str) -> None:
     training(folder, "recurrent")
 
 
+def publishing(place: Path, variables: Mapping[str, str], experiments: tuple[str, ...]) -> None:
+    """The publish stage on the results in `place`."""
+    in_the_open(variables)
+    publish.run(publish.Config(experiments), place / "experiments", place / "speed")
+
+
+def connecting(variables: Mapping[str, str]) -> None:
+    """Find MLflow's database, or make it."""
+    in_the_open(variables)
+    tracking.connect()
+
+
+def told_of(name: str, variables: Mapping[str, str]) -> None:
+    """A run that stays open until it is killed, after its first point."""
+    in_the_open(variables)
+    with tracking.live(name, {}, Path(name)) as listen:
+        listen({"step": 1, "split": "train", "player": "model", "loss": 1.0})
+        time.sleep(600)
+
+
+def in_the_open(variables: Mapping[str, str]) -> None:
+    """Tracking on, its environment as told and nothing of before."""
+    for name in ("MLFLOW_TRACKING_URI", "PARTITA_TRACKING", "DVC_EXP_NAME", "DVC_ROOT"):
+        os.environ.pop(name, None)
+    os.environ |= variables
+
+
 def server_lives(uri: str) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", int(uri.rsplit(":", 1)[1])), 1.0):
             return True
     except OSError:
         return False
+
+
+if __name__ == "__main__":
+    ranked(Path(sys.argv[1]))

@@ -4,7 +4,10 @@ Float32 here, since families compute part of their losses in it: tolerances are 
 """
 
 import dataclasses
+import functools
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,10 +67,18 @@ class Trial:
         return Loader(self.data, 6, 20, 0).batch(1)
 
 
-@every_family
-def test_all_parameters_move_and_the_players_partition_them(family, tmp_path):
+@functools.cache
+def trained(family):
+    """A trial and its model after CONFIG's steps, which laws that change nothing share."""
     trial = Trial(family)
-    before, model = dict(trial.model().named_parameters()), trial.fitted(tmp_path)
+    with tempfile.TemporaryDirectory() as work:
+        return trial, trial.fitted(Path(work))
+
+
+@every_family
+def test_all_parameters_move_and_the_players_partition_them(family):
+    trial, model = trained(family)
+    before = dict(trial.model().named_parameters())
     assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
     owned = [id(p) for player in model.players(5) for p in model.parameters_of(player)]
     assert sorted(owned) == sorted(map(id, model.parameters()))
@@ -129,9 +140,9 @@ def test_micro_batches_have_the_gradient_of_the_whole(family, tmp_path):
 
 
 @every_family
-def test_permuting_the_batch_permutes_loss_and_generation(family, tmp_path):
-    trial, order = Trial(family), [4, 2, 0, 5, 1, 3]
-    model, batch = trial.fitted(tmp_path), trial.batch()
+def test_permuting_the_batch_permutes_loss_and_generation(family):
+    (trial, model), order = trained(family), [4, 2, 0, 5, 1, 3]
+    batch = trial.batch()
     with torch.no_grad():
         for player in model.players(5):
             one, other = (model.loss(b, player, 5) for b in (batch, batches.select(batch, order)))
@@ -143,8 +154,7 @@ def test_permuting_the_batch_permutes_loss_and_generation(family, tmp_path):
 
 @every_family
 def test_a_saved_model_has_the_same_loss(family, tmp_path):
-    trial = Trial(family)
-    model = trial.fitted(tmp_path / "work")
+    trial, model = trained(family)
     (tmp_path / "model").mkdir()
     facts = model_folder.Facts("x", trial.name, "mdct", {})
     model_folder.save(tmp_path / "model", model, trial.representation, trial.statistics, facts)
@@ -156,11 +166,11 @@ def test_a_saved_model_has_the_same_loss(family, tmp_path):
 
 
 @every_family
-def test_the_latent_has_latent_dim_channels_and_codes_are_classes(family, tmp_path):
-    model = Trial(family).fitted(tmp_path)
+def test_the_latent_has_latent_dim_channels_and_codes_are_classes(family):
+    trial, model = trained(family)
     if model.latent is None:
         pytest.skip("no latent")
-    z = model.encode(Trial(family).batch())
+    z = model.encode(trial.batch())
     assert z.value.shape[2:] == model.latent.frame == (model.config.latent_dim,)
     if model.codes is not None:
         codes = model.quantise(z)

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from stages.pipeline import artifacts
 from tests.faults import processes
 from tests.faults.test_dvc import ENVIRONMENT, NAME, command, made  # noqa: F401 - a fixture
@@ -26,6 +28,7 @@ def test_what_was_pushed_is_pulled_by_a_fresh_clone_and_nothing_runs_again(made,
     assert not (clone / ".work").exists(), "nothing was trained"
 
 
+@pytest.mark.slow
 def test_ranks_that_torchrun_started_make_what_the_stage_would_and_dvc_takes_it(made, tmp_path, monkeypatch):  # noqa: F811
     """On several machines the stage cannot start its ranks; the numbers are the same, and so are the bytes."""
     own, theirs = (Path(shutil.copytree(made, tmp_path / name)) for name in ("own", "theirs"))

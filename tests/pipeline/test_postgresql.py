@@ -16,14 +16,10 @@ from pathlib import Path
 import pytest
 
 from stages.pipeline import tracking
-from tests.faults import processes
+from tests.faults import processes, victims
 from tests.pipeline.test_publish import evaluate, time_it
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = (
-    "import sys; from pathlib import Path; from stages import publish; place = Path(sys.argv[1])\n"
-    "publish.run(publish.Config(('left', 'one')), place / 'experiments', place / 'speed')"
-)
 
 
 def programs():
@@ -88,21 +84,14 @@ def places(uri, tmp_path, monkeypatch):
     return tmp_path / "a", tmp_path / "b"
 
 
-def publish_at_once(*places):
+def publish_at_once(uri, told, *places):
+    settings = [{"MLFLOW_TRACKING_URI": uri, "DVC_ROOT": str(place)} for place in places]
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, place],
-            cwd=ROOT,
-            env=os.environ | {"DVC_ROOT": str(place)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for place in places
+        processes.start(victims.publishing, told, place, variables, ("left", "one"))
+        for place, variables in zip(places, settings, strict=True)
     ]
-    told = [process.communicate()[1] for process in started]
-    assert [process.returncode for process in started] == [0] * len(places), told
-    assert not any("warning" in text for text in told), told
-    return told
+    assert [processes.finish(one) for one in started] == [0] * len(places), told.read_text()
+    assert "warning" not in told.read_text(), told.read_text()
 
 
 def published():
@@ -110,14 +99,14 @@ def published():
 
 
 @pytest.mark.fault("tracking")
-def test_publishes_at_once_leave_one_run_of_each_result(places, tmp_path):
+def test_publishes_at_once_leave_one_run_of_each_result(uri, places, tmp_path):
     """From one repository, where a lock parts them, and from two, where the last to finish tidies up."""
     first, second = places
-    publish_at_once(first, first)
+    publish_at_once(uri, tmp_path / "told", first, first)
     assert published() == ["left", "one"]
     for place in places:
         evaluate(place, latent_dim=128)
-    publish_at_once(first, second)
+    publish_at_once(uri, tmp_path / "told", first, second)
     assert published() == ["left", "one", "one"]
     client = tracking.connect()
     runs = tracking.runs(client, tracking.RESULTS, "tags.mlflow.runName = 'one'")

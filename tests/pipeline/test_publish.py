@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stages import publish
 from stages.pipeline import artifacts, params, tracking
+from tests.faults import processes, victims
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = publish.Config(("one",))
@@ -175,17 +174,10 @@ def test_off_touches_nothing(place, monkeypatch):
 
 @pytest.mark.fault("tracking")
 def test_three_at_once_publish_each_result_once(place):
-    script = (
-        "import sys; from pathlib import Path; from stages import publish; place = Path(sys.argv[1])\n"
-        "publish.run(publish.Config(('left', 'one')), place / 'experiments', place / 'speed')"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, place], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    told = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 3, told
-    assert sum(text.count("created") for text in told) == 2, told
+    told, variables = place / "told", {"DVC_ROOT": str(place)}
+    at_once = [processes.start(victims.publishing, told, place, variables, ("left", "one")) for _ in range(3)]
+    assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
+    assert told.read_text().count("created") == 2, told.read_text()
     assert sorted(run.info.run_name for run in results()[1]) == ["left", "one"]
 
 

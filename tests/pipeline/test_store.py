@@ -15,7 +15,7 @@ from stages.pipeline import artifacts, packs, store, workers
 from stages.pipeline.store import Store
 from tests.faults import processes
 
-NUM = 20
+NUM = 12
 CACHE = cache.Config("mdct", {"num_bins": 64}, 8)
 
 

@@ -3,7 +3,6 @@
 import http.server
 import os
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +17,7 @@ from stages import train
 from stages.pipeline import plugins, tracking
 from stages.training.config import TrainConfig
 from tests import fakes
+from tests.faults import processes, victims
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
@@ -237,37 +237,23 @@ def test_going_on_logs_no_step_twice(tmp_path):
 
 @pytest.mark.fault("tracking")
 def test_a_killed_process_is_marked_and_a_living_one_is_not(tmp_path):
-    script = (
-        "import os, sys, time; from pathlib import Path; from stages.pipeline import tracking\n"
-        "with tracking.live(sys.argv[1], {}, Path(sys.argv[1])) as listen:\n"
-        "    listen({'step': 1, 'split': 'train', 'player': 'model', 'loss': 1.0})\n"
-        "    time.sleep(120)"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", script, name], cwd=ROOT) for name in ("dies", "lives")]
-    try:
+    variables = {"DVC_ROOT": str(tmp_path)}
+    dies, lives = (processes.start(victims.told_of, tmp_path / "told", name, variables) for name in ("dies", "lives"))
+    with processes.ending(dies, lives):
         client = tracking.connect()
-        deadline = time.monotonic() + 60
-        while len([r for r in live_runs(client) if r.data.metrics]) < 2 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        processes[0].send_signal(signal.SIGKILL)
-        processes[0].wait()
+        processes.until(lambda: len([r for r in live_runs(client) if r.data.metrics]) == 2, pause_s=0.2)
+        dies.kill()
+        dies.join()
         found = {run.info.run_name: run.info.status for run in live_runs(tracking.connect())}
         assert found == {"dies": "KILLED", "lives": "RUNNING"}
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.fault("tracking")
 def test_processes_that_start_at_once_make_one_database(tmp_path):
     (tmp_path / "mlflow.db").unlink()
-    script = "from stages.pipeline import tracking; tracking.connect()"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    told = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 3, told
+    told, variables = tmp_path / "told", {"DVC_ROOT": str(tmp_path)}
+    at_once = [processes.start(victims.connecting, told, variables) for _ in range(3)]
+    assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
     names = [found.name for found in tracking.connect().search_experiments()]
     assert sorted(set(names) - {"Default"}) == ["live", "results"]
     assert (tmp_path / "mlflow.db").is_file()
