@@ -6,12 +6,14 @@ nothing else, and an edit reruns exactly the stages that run it. Everything is v
 """
 
 import sys
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.pipeline import artifacts, code, graph, params, plugins, schema
+from stages.pipeline import artifacts, graph, params, plugins, schema
+from stages.pipeline.code import Code
 from stages.pipeline.graph import Instance
 from stages.pipeline.stage import PLAN, Needs, entry_digest, path_of, running
 
@@ -36,7 +38,12 @@ def make(root: Path) -> dict[Path, Any]:
     """Every plan file's content by path. ValueError names everything that is wrong at once."""
     tree, found = read(root)
     tree.finish()
-    return {path_of(i.stage, i.key): contents(root, i, need) for i, need in found.items() if need is not None}
+    code, entry = Code(CODE), cache(partial(entry_digest, root / "dvc.yaml"))
+    return {
+        path_of(i.stage, i.key): contents(code, entry(i.stage), i, need)
+        for i, need in found.items()
+        if need is not None
+    }
 
 
 def read(root: Path) -> tuple[params.Params, dict[Instance, Needs | None]]:
@@ -47,16 +54,15 @@ def read(root: Path) -> tuple[params.Params, dict[Instance, Needs | None]]:
     return tree, {item: plugins.stage(item.stage).configure(tree, item.key) for item in found}
 
 
-def contents(root: Path, item: Instance, need: Needs) -> dict[str, Any]:
-    starts = [f"stages/{item.stage}.py", *(f"stages/{kind}/{name}.py" for kind, name in need.plugins)]
-    files = code.closure(CODE, starts)
+def contents(code: Code, entry: str, item: Instance, need: Needs) -> dict[str, Any]:
+    files = code.closure([f"stages/{item.stage}.py", *(f"stages/{kind}/{name}.py" for kind, name in need.plugins)])
     return {
-        "code": {path: code.fingerprint(CODE / path) for path in files},
+        "code": {path: code.fingerprint(path) for path in files},
         "config": params.plain(need.config),
         "deps": list(item.deps),
-        "entry": entry_digest(root / "dvc.yaml", item.stage),
+        "entry": entry,
         "outs": list(item.outs),
-        "versions": code.versions(CODE, files),
+        "versions": code.versions(files),
     }
 
 

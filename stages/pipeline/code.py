@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,75 @@ SILENT = frozenset({"cloudpickle", "distributed", "joblib", "jinja2", "mlflow", 
 """Libraries that carry no numbers into an out."""
 
 
-def closure(root: Path, starts: list[str]) -> list[str]:
-    """Files under `root` that the start files import from `stages`, and their namesakes (page.html beside page.py)."""
-    found: set[str] = set()
-    waiting = list(starts)
-    while waiting:
-        path = waiting.pop()
-        if path in found or path in EXEMPT:
-            continue
-        found.add(path)
-        file = root / path
+class Code:
+    """The code below a folder as it stands: no file is read twice."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fingerprint = cache(self._fingerprint)
+        """Path -> a short hash of what the file means; of its bytes where it is not Python."""
+        self.imports = cache(self._imports)
+        """Path -> the dotted names that the file imports, wherever the statement stands."""
+        self._brings = cache(self._brings_of)
+        self._pins = cache(self._pinned)
+
+    def closure(self, starts: Iterable[str]) -> list[str]:
+        """Files that the start files import from `stages`, and their namesakes (page.html beside page.py)."""
+        found: set[str] = set()
+        waiting = list(starts)
+        while waiting:
+            path = waiting.pop()
+            if path not in found and path not in EXEMPT:
+                found.add(path)
+                waiting += self._brings(path)
+        return sorted(found)
+
+    def versions(self, files: Iterable[str]) -> dict[str, str]:
+        """Pinned versions of the libraries that these import. ValueError where one is not in constraints.txt."""
+        distributions, pins = _distributions(), self._pins()
+        tops = {name.split(".")[0] for path in files if path.endswith(".py") for name in self.imports(path)}
+        found = {}
+        for top in sorted(tops - SILENT - {"stages"} - set(sys.stdlib_module_names)):
+            name = canonical(distributions.get(top, [top])[0])
+            if name not in pins:
+                raise ValueError(
+                    f"constraints.txt does not pin {name!r}, which {top!r} is imported from; add {name}==VERSION"
+                )
+            found[name] = pins[name]
+        return found
+
+    def _fingerprint(self, path: str) -> str:
+        data = (self.root / path).read_bytes()
+        return _of_python(data) if path.endswith(".py") else hashlib.sha256(data).hexdigest()[:16]
+
+    def _imports(self, path: str) -> tuple[str, ...]:
+        return _imports((self.root / path).read_bytes())
+
+    def _brings_of(self, path: str) -> list[str]:
+        """What comes with a file, itself not followed."""
+        file = self.root / path
         if file.suffix != ".py":
-            continue
-        waiting += [
-            str(p.relative_to(root)) for p in file.parent.glob(f"{file.stem}.*") if p.suffix not in (".py", ".pyc")
-        ]
-        waiting += [
-            str(p.relative_to(root)) for p in (file.parent / "__init__.py", root / "stages/__init__.py") if p.is_file()
-        ]
-        for name in imports(file):
-            waiting += modules(root, name)
-    return sorted(found)
+            return []
+        beside = [other for other in file.parent.glob(f"{file.stem}.*") if other.suffix not in (".py", ".pyc")]
+        packages = [each for each in (file.parent / "__init__.py", self.root / "stages/__init__.py") if each.is_file()]
+        imported = [found for name in self.imports(path) for found in self._modules(name)]
+        return [str(other.relative_to(self.root)) for other in (*beside, *packages)] + imported
 
+    def _modules(self, name: str) -> list[str]:
+        """The file of a dotted `stages` name (its last part may be an attribute); nothing for other packages."""
+        parts = name.split(".")
+        if parts[0] != "stages":
+            return []
+        for length in (len(parts), len(parts) - 1):
+            path = Path(*parts[:length])
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if (self.root / file).is_file():
+                    return [file.as_posix()]
+        return []
 
-def imports(file: Path) -> tuple[str, ...]:
-    """Dotted names a file imports, wherever the statement stands."""
-    return _imports(file.read_bytes())
+    def _pinned(self) -> dict[str, str]:
+        text = (self.root / "constraints.txt").read_text()
+        return {canonical(name): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", text)}
 
 
 @cache
@@ -62,25 +105,6 @@ def _imports(source: bytes) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += (f"{node.module}.{alias.name}" for alias in node.names)
     return tuple(found)
-
-
-def modules(root: Path, name: str) -> list[str]:
-    """The file of a dotted `stages` name (its last part may be an attribute); nothing for other packages."""
-    parts = name.split(".")
-    if parts[0] != "stages":
-        return []
-    for length in (len(parts), len(parts) - 1):
-        path = Path(*parts[:length])
-        for file in (path.with_suffix(".py"), path / "__init__.py"):
-            if (root / file).is_file():
-                return [file.as_posix()]
-    return []
-
-
-def fingerprint(file: Path) -> str:
-    """A short hash of what a file means; the bytes themselves where it is not Python."""
-    data = file.read_bytes()
-    return _of_python(data) if file.suffix == ".py" else hashlib.sha256(data).hexdigest()[:16]
 
 
 @cache
@@ -106,24 +130,6 @@ def meaning(node: Any) -> Any:
 def is_text(node: ast.AST) -> bool:
     """A docstring, or a string that documents the line above it."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def versions(root: Path, files: list[str]) -> dict[str, str]:
-    """Pinned versions of the libraries that these files import. ValueError where one is not in constraints.txt."""
-    pins = {}
-    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text()):
-        pins[canonical(name)] = version
-    distributions = _distributions()
-    tops = {name.split(".")[0] for path in files if path.endswith(".py") for name in imports(root / path)}
-    found = {}
-    for top in sorted(tops - SILENT - {"stages"} - set(sys.stdlib_module_names)):
-        name = canonical(distributions.get(top, [top])[0])
-        if name not in pins:
-            raise ValueError(
-                f"constraints.txt does not pin {name!r}, which {top!r} is imported from; add {name}==VERSION"
-            )
-        found[name] = pins[name]
-    return found
 
 
 @cache

@@ -26,14 +26,20 @@ def test_in_the_cache(tmp_path):
     assert (tmp_path / "cache/test/index.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """(a folder with data/raw, the bytes rendered from it, the size of the largest file that goes into a pack)."""
+    folder = tmp_path_factory.mktemp("rendered")
+    corpus(folder / "raw", 3)
+    processes.run(victims.rendering, folder / "told", folder)
+    kept = processes.bytes_of(folder / "store")
+    return folder, processes.bytes_of(folder / "audio"), max(len(kept[name]) for name in kept if name.endswith(".flac"))
+
+
 @pytest.mark.parametrize("room", ["for no rendering", "for renderings, and no pack of them"])
-def test_in_renderings(room, tmp_path):
-    corpus(tmp_path / "raw", 3)
-    processes.run(victims.rendering, tmp_path / "told", tmp_path)
-    whole, kept = processes.bytes_of(tmp_path / "audio"), processes.bytes_of(tmp_path / "store")
-    largest = max(len(data) for name, data in kept.items() if name.endswith(".flac"))
-    for name in ("audio", "store"):
-        shutil.rmtree(tmp_path / name)
+def test_in_renderings(room, rendered, tmp_path):
+    made, whole, largest = rendered
+    shutil.copytree(made / "raw", tmp_path / "raw")
     size = 10_000 if room == "for no rendering" else largest + 10
     told = processes.fail(victims.rendering, tmp_path / "told", tmp_path, size)
     assert "NoRoom" in told and "no room to write" in told

@@ -132,7 +132,8 @@ def encode_cache(folder: Path, room: int | None = None) -> None:
 
 
 def rendering(folder: Path, room: int | None = None) -> None:
-    """The render stage on folder/raw, which keeps what it finishes in folder/store."""
+    """The render stage on folder/raw in one worker, which keeps what it finishes in folder/store."""
+    workers.num_cores = lambda: 1
     if room is not None:
         limit_files(room)
     render.run(render.Config(), folder / "raw", folder / "audio", Store(folder / "store", "code"))

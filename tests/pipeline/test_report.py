@@ -336,5 +336,5 @@ def test_plan_knows_what_the_page_needs():
     assert needs is not None
     plain = json.loads(artifacts.to_json(params.plain(needs.config)))
     assert params.parse(report.Config, plain, where="plan") == needs.config
-    files = code.closure(ROOT, ["stages/report.py"])
+    files = code.Code(ROOT).closure(["stages/report.py"])
     assert {"stages/media/page.html.j2", "stages/media/page.css", "stages/media/page.js"} <= set(files)

@@ -19,7 +19,7 @@ def area(r: float) -> float:
 def fingerprint(tmp_path, text):
     file = tmp_path / "x.py"
     file.write_text(text)
-    return code.fingerprint(file)
+    return code.Code(tmp_path).fingerprint(file.name)
 
 
 @pytest.mark.parametrize(
@@ -64,17 +64,17 @@ def test_closure_follows_every_kind_of_import(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     expected = sorted(set(files) - {"stages/lib/unused.py", "stages/pipeline/tracking.py"})
-    assert code.closure(tmp_path, ["stages/a.py"]) == expected
+    assert code.Code(tmp_path).closure(["stages/a.py"]) == expected
 
 
 def test_versions_come_from_the_pins(tmp_path):
     (tmp_path / "constraints.txt").write_text("numpy==1.2.3\nscikit-learn==4.5\n")
     (tmp_path / "a.py").write_text("import json\nimport numpy as np\nfrom sklearn import svm\nimport tqdm\n")
-    assert code.versions(tmp_path, ["a.py"]) == {"numpy": "1.2.3", "scikit-learn": "4.5"}
+    assert code.Code(tmp_path).versions(["a.py"]) == {"numpy": "1.2.3", "scikit-learn": "4.5"}
 
 
 def test_an_unpinned_library_is_named(tmp_path):
     (tmp_path / "constraints.txt").write_text("")
     (tmp_path / "a.py").write_text("import numpy\n")
     with pytest.raises(ValueError, match="add numpy==VERSION"):
-        code.versions(tmp_path, ["a.py"])
+        code.Code(tmp_path).versions(["a.py"])
