@@ -51,12 +51,8 @@ def test_limits_hold_for_each_unit_and_no_longer():
 
 @pytest.mark.fault("worker")
 def test_with_a_guard_nothing_runs_here():
-    assert os.getpid() not in workers.map_units(process_of, [1], guard=workers.Guard(1.0, 60, units.instead))
-    assert workers.map_units(process_of, [], guard=workers.Guard(1.0, 60, units.instead)) == []
-
-
-def process_of(unit):
-    return os.getpid()
+    assert os.getpid() not in workers.map_units(units.process_of, [1], guard=workers.Guard(1.0, 60, units.instead))
+    assert workers.map_units(units.process_of, [], guard=workers.Guard(1.0, 60, units.instead)) == []
 
 
 @pytest.mark.fault("orphan")

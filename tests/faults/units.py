@@ -72,3 +72,8 @@ def greedy(unit: int) -> int:
 
 def instead(unit: int, reason: str) -> str:
     return reason
+
+
+def process_of(unit: int) -> int:
+    """Where it is done."""
+    return os.getpid()

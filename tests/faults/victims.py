@@ -17,11 +17,10 @@ import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - so is this
 import safetensors.torch  # noqa: F401 - loaded once, in the process that all others are forked from
 import torch
 import torch._dynamo  # noqa: F401 - optimisers load it on their first step, in a second
-from joblib.externals.loky import get_reusable_executor
 
-from stages import cache, download, publish, render, report, sample, train
+from stages import cache, publish, render, report, sample, train
 from stages.media import fetch
-from stages.pipeline import artifacts, checkpoints, params, plugins, tracking, workers
+from stages.pipeline import checkpoints, params, plugins, tracking, workers
 from stages.pipeline.store import Store
 from stages.protocols.model import Batch, Loss
 from stages.training import fitting, loader, loop
@@ -172,17 +171,6 @@ def waiting(work: Path) -> None:
 def fetching(*arguments: object) -> None:
     """One file over https."""
     fetch.fetch(*arguments)
-
-
-def collecting(folder: Path) -> None:
-    """The download stage on folder/songs; how much memory it took goes to memory.json."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    config = download.Config("folder", {"path": str(folder / "songs")})
-    download.run(config, folder / "raw", folder / "work")
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    get_reusable_executor().shutdown(wait=True)
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    artifacts.write_json(folder / "memory.json", {"grown": 1024 * grown, "workers": 1024 * largest})
 
 
 def tracked(folder: Path, uri: str) -> None:

@@ -16,6 +16,7 @@ from stages.numerics import jvp, times
 from stages.protocols.model import Masked
 from stages.training import batches
 from stages.training.ground import NOISE, TIMES
+from tests.faults import processes
 from tests.laws.test_families import FLOWS
 from tests.laws.test_flow_families import MEAN_FLOWS, every_case, prepared
 
@@ -198,7 +199,8 @@ def test_two_processes_have_the_gradient_of_the_double_batch(tmp_path):
 
     Here the wrapper's forward is the whole loss, and the JVP within it sees the bare network, without gradient.
     """
-    torch.multiprocessing.spawn(on_one_rank, args=(tmp_path,), nprocs=2)
+    both = [processes.start(on_one_rank, tmp_path / f"told_{rank}", rank, tmp_path) for rank in (0, 1)]
+    assert [processes.finish(one) for one in both] == [0, 0], (tmp_path / "told_0").read_text()
     for ground in GROUNDS:
         model, batch = prepared("improved_mean_flow", ground)
         model.loss(batch, "model", 9).total.mean().backward()
