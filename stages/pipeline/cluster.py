@@ -40,7 +40,9 @@ CONNECT_S, WORKERLESS_S = 5, 60
 BEAT_S, SILENCE_S = 5.0, 60.0
 CHUNKS = 4
 """Per processor: starting Python is paid once for each, and what is lost with a worker is one."""
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+ONE_THREAD = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")) + (
+    "VECLIB_MAXIMUM_THREADS",
+)
 REMEDY = f"mend it, or unset {VARIABLE} to use the processes of this machine"
 
 

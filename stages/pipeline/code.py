@@ -26,10 +26,7 @@ class Code:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.fingerprint = cache(self._fingerprint)
-        """Path -> a short hash of what the file means; of its bytes where it is not Python."""
-        self.imports = cache(self._imports)
-        """Path -> the dotted names that the file imports, wherever the statement stands."""
+        self._data = cache(lambda path: (root / path).read_bytes())
         self._brings = cache(self._brings_of)
         self._pins = cache(self._pinned)
 
@@ -58,12 +55,14 @@ class Code:
             found[name] = pins[name]
         return found
 
-    def _fingerprint(self, path: str) -> str:
-        data = (self.root / path).read_bytes()
-        return _of_python(data) if path.endswith(".py") else hashlib.sha256(data).hexdigest()[:16]
+    def fingerprint(self, path: str) -> str:
+        """A short hash of what a file means; of its bytes where it is not Python."""
+        data = self._data(path)
+        return meant(data) if path.endswith(".py") else hashlib.sha256(data).hexdigest()[:16]
 
-    def _imports(self, path: str) -> tuple[str, ...]:
-        return _imports((self.root / path).read_bytes())
+    def imports(self, path: str) -> tuple[str, ...]:
+        """Dotted names that a file imports, wherever the statement stands."""
+        return imported(self._data(path))
 
     def _brings_of(self, path: str) -> list[str]:
         """What comes with a file, itself not followed."""
@@ -72,8 +71,8 @@ class Code:
             return []
         beside = [other for other in file.parent.glob(f"{file.stem}.*") if other.suffix not in (".py", ".pyc")]
         packages = [each for each in (file.parent / "__init__.py", self.root / "stages/__init__.py") if each.is_file()]
-        imported = [found for name in self.imports(path) for found in self._modules(name)]
-        return [str(other.relative_to(self.root)) for other in (*beside, *packages)] + imported
+        modules = [found for name in self.imports(path) for found in self._modules(name)]
+        return [str(other.relative_to(self.root)) for other in (*beside, *packages)] + modules
 
     def _modules(self, name: str) -> list[str]:
         """The file of a dotted `stages` name (its last part may be an attribute); nothing for other packages."""
@@ -93,7 +92,7 @@ class Code:
 
 
 @cache
-def _imports(source: bytes) -> tuple[str, ...]:
+def imported(source: bytes) -> tuple[str, ...]:
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -108,7 +107,7 @@ def _imports(source: bytes) -> tuple[str, ...]:
 
 
 @cache
-def _of_python(source: bytes) -> str:
+def meant(source: bytes) -> str:
     return hashlib.sha256(json.dumps(meaning(ast.parse(source))).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from stages.pipeline import artifacts, store
 from stages.pipeline.artifacts import Damaged
-from stages.pipeline.store import Store
+from stages.pipeline.store import Made, Store
 from stages.pipeline.workers import Guard
 
 Unit = TypeVar("Unit")
@@ -52,23 +52,27 @@ def map_units(
         results = store.map_units(None, function, units, depends, folder, guard)
         return results, pack(folder, {path.relative_to(folder).as_posix(): "" for path in store.files_of(folder)})
 
-    def done(numbers: Sequence[int]) -> list[Any]:
+    def done(numbers: Sequence[int]) -> list[Made]:
         chosen = [units[k] for k in numbers], [depends[k] for k in numbers]
-        return store.map_units(kept, function, *chosen, folder, guard)
+        return store.make_all(kept, function, *chosen, folder, guard)
 
     known = [kept.known(item) for item in depends]
-    new = [k for k, entry in enumerate(known) if entry is None]
-    results = [entry and entry.result for entry in known]
-    for k, result in zip(new, done(new), strict=True):
-        results[k], known[k] = result, kept.known(depends[k])
-    entries = [(k, entry) for k, entry in enumerate(known) if entry]
-    digests = {path: sha256 for _, entry in entries for path, sha256 in entry.files.items()}
-    sizes = {path: size for _, entry in entries for path, size in entry.sizes.items()}
-
-    def bring(paths: Set[str]) -> None:
-        done([k for k, entry in entries if k not in new and not paths.isdisjoint(entry.files)])
-
-    return results, packed(folder, digests, sizes, kept, bring)
+    new = [k for k, made in enumerate(known) if made is None]
+    fresh = dict(zip(new, done(new), strict=True))
+    all_made = [made or fresh[k] for k, made in enumerate(known)]
+    packs = sorted_into({path: size for made in all_made for path, (_, size) in made.files.items()})
+    digests = digests_of(all_made)
+    taken = [name for name, paths in packs.items() if kept.take(depends_of(name, paths, digests), folder)]
+    apart = digests.keys() - {path for name in taken for path in packs[name]}
+    needed = [k for k, made in enumerate(known) if made and not apart.isdisjoint(made.files)]
+    if done(needed) != [known[k] for k in needed]:  # damaged, and not made again as it was: so nothing is known
+        remove(folder, taken)
+        all_made = done(range(len(units)))
+        return [made.result for made in all_made], pack(folder, digests_of(all_made), kept)
+    moved = pack(folder, {path: digests[path] for path in apart}, kept)
+    moved |= {path: moved_to(name, path) for name in taken for path in packs[name]}
+    remove(folder, moved)  # of a unit of several files more came than was needed
+    return [made.result for made in all_made], moved
 
 
 def pack(folder: Path, digests: Mapping[str, str], kept: Store | None = None) -> dict[str, str]:
@@ -76,25 +80,25 @@ def pack(folder: Path, digests: Mapping[str, str], kept: Store | None = None) ->
 
     Packs that a store has kept are used again. ValueError where two files have one name.
     """
-    return packed(folder, digests, {path: (folder / path).stat().st_size for path in digests}, kept)
-
-
-def packed(
-    folder: Path,
-    digests: Mapping[str, str],
-    sizes: Mapping[str, int],
-    kept: Store | None,
-    bring: Callable[[Set[str]], None] = lambda paths: None,
-) -> dict[str, str]:
-    """What `pack` does; `bring` is told which files it needs after all."""
-    packs = sorted_into(sizes)
-    depends = {name: [name, [[path, digests[path]] for path in paths]] for name, paths in packs.items()}
-    new = [name for name in packs if not (kept and kept.take(depends[name], folder))]
-    moved = {path: f"{name}/{Path(path).name}" for name, paths in packs.items() for path in paths}
-    bring(digests.keys() - moved.keys() | {path for name in new for path in packs[name]})
-    store.map_units(kept, partial(write, folder), [(k, packs[k]) for k in new], [depends[k] for k in new], folder)
+    packs = sorted_into({path: (folder / path).stat().st_size for path in digests})
+    depends = [depends_of(name, paths, digests) for name, paths in packs.items()]
+    store.map_units(kept, partial(write, folder), list(packs.items()), depends, folder)
+    moved = {path: moved_to(name, path) for name, paths in packs.items() for path in paths}
     remove(folder, moved)
     return moved
+
+
+def digests_of(units: Iterable[Made]) -> dict[str, str]:
+    return {path: sha256 for made in units for path, (sha256, _) in made.files.items()}
+
+
+def depends_of(name: str, paths: Sequence[str], digests: Mapping[str, str]) -> list[Any]:
+    """What a pack depends on."""
+    return [name, [[path, digests[path]] for path in paths]]
+
+
+def moved_to(name: str, path: str) -> str:
+    return f"{name}/{Path(path).name}"
 
 
 def sorted_into(sizes: Mapping[str, int]) -> dict[str, list[str]]:

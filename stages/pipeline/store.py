@@ -5,10 +5,11 @@ A unit is `function(folder, unit) -> JSON` that writes its files below `folder`.
     sha256(code and library versions of the plan file, what the stage says the unit depends on),
 
 its entry a folder $DVC_ROOT/.work/store/<stage>/<key>/<sha256> of the files and made.json, which holds the sha256 of
-each and of itself. All are checked before use: what is damaged is named, deleted and made again. A file has a second
-name in the out and, with `cache.type hardlink` (.dvc/config), a third in DVC's cache: it is locked, takes room once,
-and DVC need not hash again what it has seen. A unit is kept as soon as it is done, so a killed run goes on from there.
-Once a stage has succeeded, what it has not used is deleted, another run's too: that costs it time and nothing else.
+each and of itself. A file is checked before it is used: what is damaged is named, deleted and made again. A file has a
+second name in the out and, with `cache.type hardlink` (.dvc/config), a third in DVC's cache: it is locked, takes room
+once, and DVC need not hash again what it has seen. A unit is kept as soon as it is done, so a killed run goes on from
+there. Once a stage has succeeded, what it has not used is deleted, another run's too: that costs it time and nothing
+else.
 """
 
 import errno
@@ -45,21 +46,18 @@ class Store:
         """`depends`: JSON data."""
         return artifacts.digest([self.made_by, depends])
 
-    def take(self, depends: Any, out: Path) -> "Taken | None":
+    def take(self, depends: Any, out: Path) -> "Made | None":
         """The kept unit that depends on this, its files linked under `out`; None where there is none that is whole."""
         self.used.add(key := self.key(depends))
         return take(self.folder / key, out)
 
-    def known(self, depends: Any) -> "Known | None":
-        """The same, its files not looked at."""
+    def known(self, depends: Any) -> "Made | None":
+        """The same, its files neither read nor linked."""
         self.used.add(key := self.key(depends))
-        entry = self.folder / key
         try:
-            content = read(entry)
-            sizes = {name: (entry / name).stat().st_size for name in content["files"]}
+            return read(self.folder / key)
         except (artifacts.Damaged, FileNotFoundError):
             return None  # whoever takes it says why
-        return Known(content["result"], content["files"], sizes)
 
     def forget(self) -> None:
         """Delete what this run has not used."""
@@ -70,12 +68,12 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Known:
+class Made:
+    """A finished unit."""
+
     result: Any
-    files: Mapping[str, str]
-    """Path -> sha256."""
-    sizes: Mapping[str, int]
-    """Path -> bytes."""
+    files: Mapping[str, tuple[str, int]]
+    """Path -> its sha256 and bytes."""
 
 
 def others(entry: Path) -> bool:
@@ -101,32 +99,37 @@ def map_units(
     """
     if store is None:
         return workers.map_units(partial(function, out), units, guard=guard)
+    return [made.result for made in make_all(store, function, units, depends, out, guard)]
+
+
+def make_all(
+    store: Store,
+    function: Callable[[Path, Unit], Any],
+    units: Sequence[Unit],
+    depends: Sequence[Any],
+    out: Path,
+    guard: Guard | None = None,
+) -> list[Made]:
+    """The same with their files."""
     keys = [store.key(item) for item in depends]
-    store.used.update(keys)
-    found = {key: taken for key in keys if (taken := take(store.folder / key, out))}
+    found = {key: made for item, key in zip(depends, keys, strict=True) if (made := store.take(item, out))}
     work = [(unit, key) for unit, key in zip(units, keys, strict=True) if key not in found]
     lost = guard and Guard(guard.memory_gb, guard.cpu_s, partial(instead, guard))
     made = workers.map_units(partial(make, store.folder, function, out), work, guard=lost)
-    results = {key: taken.result for key, taken in found.items()}
-    results |= {key: result for (_, key), result in zip(work, made, strict=True)}
-    return [results[key] for key in keys]
+    found |= {key: one for (_, key), one in zip(work, made, strict=True)}
+    return [found[key] for key in keys]
 
 
-@dataclass(frozen=True)
-class Taken:
-    result: Any
-
-
-def take(entry: Path, out: Path) -> Taken | None:
+def take(entry: Path, out: Path) -> Made | None:
     """Link an entry's files under `out`; None where there is none, or none that is whole."""
     if not entry.is_dir():
         return None
     try:
         made = read(entry)
-        for name, sha256 in made["files"].items():
+        for name, (sha256, _) in made.files.items():
             artifacts.check(entry / name, sha256, "it is made again")
-        share(entry, made["files"], out)
-        return Taken(made["result"])
+        share(entry, made.files, out)
+        return made
     except (artifacts.Damaged, FileNotFoundError) as problem:  # not there: another run has just deleted it
         print(f"{problem}", file=sys.stderr)
         artifacts.distrust(entry)
@@ -134,7 +137,7 @@ def take(entry: Path, out: Path) -> Taken | None:
         return None
 
 
-def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: tuple[Unit, str]) -> Any:
+def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: tuple[Unit, str]) -> Made:
     """Do one unit in a folder of its own, link its files under `out`, and keep it."""
     unit, key = work
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +145,8 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
         draft = Path(place, key)
         draft.mkdir()
         result = function(draft, unit)
-        files = {path.relative_to(draft).as_posix(): artifacts.sha256(path) for path in files_of(draft)}
+        written = {path.relative_to(draft).as_posix(): path for path in files_of(draft)}
+        files = {name: (artifacts.sha256(path), path.stat().st_size) for name, path in written.items()}
         for name in files:
             (draft / name).chmod(artifacts.LOCKED)
         share(draft, files, out)
@@ -153,10 +157,10 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
         except OSError as problem:
             if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another run has kept it
                 raise
-    return result
+    return Made(result, files)
 
 
-def read(entry: Path) -> Any:
+def read(entry: Path) -> Made:
     """What made.json says; Damaged where it is not what was written."""
     path = entry / MADE
     if not path.is_file():
@@ -164,7 +168,8 @@ def read(entry: Path) -> Any:
     written = artifacts.read_json(path)
     if not isinstance(written, dict) or artifacts.digest(written.get("content")) != written.get("sha256"):
         raise artifacts.Damaged(f"{path} is damaged; it is made again")
-    return written["content"]
+    content = written["content"]
+    return Made(content["result"], {name: tuple(about) for name, about in content["files"].items()})
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -177,8 +182,8 @@ def share(folder: Path, names: Iterable[str], out: Path) -> None:
         artifacts.link(folder / name, out / name)
 
 
-def instead(guard: Guard, work: tuple[Any, str], reason: str) -> Any:
-    return guard.lost(work[0], reason)
+def instead(guard: Guard, work: tuple[Any, str], reason: str) -> Made:
+    return Made(guard.lost(work[0], reason), {})
 
 
 def of(stage: str, key: str | None, plan: Any, code: Path) -> Store:

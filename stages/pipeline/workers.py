@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import reprlib
 import resource
+import signal
 import sys
 import threading
 import time
@@ -57,7 +58,7 @@ def map_units(
     num_workers: int | None = None,
     guard: Guard | None = None,
 ) -> list[Result]:
-    """Apply a picklable pure function to every unit in worker processes, every core used unless told otherwise.
+    """Apply a pure function, which can be imported, to every unit in worker processes, on every core unless told else.
 
     With a guard never in this process. A single unit stays on this machine.
     RuntimeError names a unit that ends its process whenever it is tried.
@@ -94,13 +95,30 @@ def here(call: Callable[[Any], Result], units: Sequence[Any], workers: int) -> I
 
 def by_one(call: Callable[[Any], Result], units: Sequence[Any]) -> Iterator[Result]:
     """The same from a single process, which waits for the next units as loky's do."""
-    try:
-        with one_thread():
-            results = single().map(call, units)  # this starts it
-        yield from results
-    except BrokenProcessPool:
-        single.cache_clear()
-        raise
+    for unit in units:
+        pool, number = started()
+        try:
+            result = pool.submit(call, unit).result()
+        except BrokenProcessPool:
+            single.cache_clear()
+            raise
+        except (KeyboardInterrupt, SystemExit):  # else Python would wait for it
+            os.kill(number, signal.SIGKILL)
+            single.cache_clear()
+            raise
+        yield result
+
+
+def started() -> tuple[ProcessPoolExecutor, int]:
+    """The single process, which has been heard of, and its id; a new one where the last was killed as it waited."""
+    for _ in range(2):
+        try:
+            with one_thread():
+                return single(), single().submit(os.getpid).result()
+        except BrokenProcessPool:
+            single.cache_clear()
+    told = "free some memory; in a script of your own, keep what it does under `if __name__ == '__main__':`"
+    raise RuntimeError(f"no worker process starts: {told}")
 
 
 @cache
@@ -123,12 +141,12 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def across(call: Callable[[Unit], Result], units: Sequence[Unit], workers: int) -> Iterator[Result]:
+def across(call: Callable[[Any], Result], units: Sequence[Any], workers: int) -> Iterator[Result]:
     """The same from a cluster's, which has as many as it has."""
     return cluster.spread(call, units)
 
 
-def alone(spread: Callable[..., Iterator[Result]], unit: Unit, guard: Guard | None) -> Result:
+def alone(spread: Callable[..., Iterator[Result]], unit: Any, guard: Guard | None) -> Result:
     """One unit with nothing beside it."""
     for _ in range(NUM_ATTEMPTS):
         with suppress(*LOST):

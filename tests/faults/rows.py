@@ -26,7 +26,7 @@ ROWS: dict[str, Row] = {
     "damage": Row(
         "flipped bit or cut in a cache shard, a rendered file or a pack of them, a finished model, a kept unit",
         "named when read, with the command that rebuilds it; a kept unit is made again",
-        36,
+        60,
     ),
     "signal": Row(
         "SIGTERM, SIGINT", "checkpoint, exit 143 or 130; the next run goes on; nothing half-written in other stages", 3
@@ -34,7 +34,7 @@ ROWS: dict[str, Row] = {
     "orphan": Row(
         "the dvc process alone is killed, or who runs several of it, or the main process of a pool",
         "what it started ends within seconds; the next `dvc repro` takes over its lock",
-        3,
+        4,
     ),
     "ranks": Row(
         "a rank killed under torchrun; the stage that started it stopped or killed; a rank's error",

@@ -70,7 +70,7 @@ def looked_through(tmp_path_factory):
     file = mido.MidiFile()
     file.tracks.append(mido.MidiTrack([mido.Message("note_on", note=60), mido.Message("note_off", note=60, time=480)]))
     file.save(songs / "good_song.mid")
-    subprocess.run([sys.executable, "-m", collecting.__name__, folder], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", collecting.__name__, folder], cwd=ROOT, check=True, timeout=240)
     told = artifacts.read_json(folder / "raw/quarantine.json")["refused"]
     return folder, {item["path"]: item["reason"] for item in told}
 
@@ -91,7 +91,7 @@ def test_every_file_is_quarantined_with_its_reason(looked_through, record_proper
 def test_memory_stays_flat(looked_through):
     """Ten hours of sound and a million notes, in the worker and in the main process."""
     folder, _ = looked_through
-    assert artifacts.read_json(folder / "memory.json")["workers"] < MOST_BYTES
+    assert 20_000_000 < artifacts.read_json(folder / "memory.json")["workers"] < MOST_BYTES
     assert artifacts.read_json(folder / "memory.json")["grown"] < 100_000_000
 
 

@@ -32,7 +32,12 @@ def whole(tmp_path_factory):
     words = f"-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 {victims.__file__}"
     variables = {"GLOO_SOCKET_IFNAME": LOOPBACK, "PARTITA_TRACKING": "off", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, *words.split(), folder], cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
+        [sys.executable, *words.split(), folder],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return folder, processes.bytes_of(folder / "model")
@@ -67,7 +72,8 @@ def done(folder):
     return max(map(int, re.findall(r'"step": (\d+)', (folder / "work/log.jsonl").read_text())))
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_is_started_again_with_the_others(rank, whole, folder, lost_steps):
     process = processes.start(victims.ranked, folder / "told", folder)
     with processes.ending(process):
@@ -80,9 +86,12 @@ def test_a_rank_that_is_killed_is_started_again_with_the_others(rank, whole, fol
     lost_steps(begun)
 
 
-def test_a_stage_that_is_stopped_or_killed_takes_its_ranks_with_it(whole, folder, record_property):
-    """SIGTERM, then the same command and SIGKILL, then the same command: nobody can tell afterwards."""
-    record_property("trials", 2)
+def test_a_stage_that_is_stopped_or_killed_or_loses_a_rank_ends_the_same(whole, folder, lost_steps, record_property):
+    """SIGTERM, then the same command and SIGKILL, then the same command, of which a rank is killed.
+
+    Nobody can tell afterwards, and no rank is left behind.
+    """
+    record_property("trials", 3)
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         before = saved(folder)
         process = processes.start(victims.ranked, folder / "told", folder)
@@ -94,9 +103,16 @@ def test_a_stage_that_is_stopped_or_killed_takes_its_ranks_with_it(whole, folder
             assert processes.finish(process) == code, (folder / "told").read_text()
             processes.until(lambda known=ranks: not any(map(alive, known)), pause_s=0.05)
         assert saved(folder) == done(folder) and not (folder / "model").exists()
-    told = processes.run(victims.ranked, folder / "told", folder)
-    assert told.count("going on from step") == 2
+    before = saved(folder)
+    process = processes.start(victims.ranked, folder / "told", folder)
+    with processes.ending(process):
+        processes.until(lambda: saved(folder) > before, process)
+        os.kill(ranks_of(process)[1], signal.SIGKILL)
+        begun = max(done(folder) - saved(folder), 0)
+        assert processes.finish(process) == 0, (folder / "told").read_text()
+    assert (folder / "told").read_text().count("going on from step") == 3
     assert processes.bytes_of(folder / "model") == whole[1]
+    lost_steps(begun)
 
 
 def test_what_a_rank_raises_is_told_and_not_tried_again(folder):

@@ -145,7 +145,7 @@ def test_a_server_killed_in_the_middle_changes_no_byte_and_the_results_come_late
     assert processes.bytes_of(struck / "model") == processes.bytes_of(tmp_path / "whole/model")
     monkeypatch.setenv("DVC_ROOT", str(struck))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(tracking, "TIMEOUT_S", 30)  # a busy machine is not a dead server
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # a busy machine is not a dead server
     monkeypatch.delenv("PARTITA_TRACKING", raising=False)
     evaluate(struck)
     time_it(struck, 0.01)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -55,11 +57,41 @@ def test_with_a_guard_nothing_runs_here():
     assert workers.map_units(units.process_of, [], guard=workers.Guard(1.0, 60, units.instead)) == []
 
 
+def test_one_process_does_one_unit_after_the_other_and_is_replaced_when_it_was_killed():
+    """As it waited, which is no unit's fault; an error leaves it, and what had not begun is not done."""
+    guard = workers.Guard(1.0, 60, units.instead)
+    (first,) = workers.map_units(units.process_of, [1], guard=guard)
+    assert workers.map_units(units.process_of, [1, 2], num_workers=1, guard=guard) == [first, first]
+    with pytest.raises(ZeroDivisionError):
+        workers.map_units(units.reciprocal, [1, 0, 2], num_workers=1, guard=guard)
+    os.kill(first, signal.SIGKILL)
+    (second,) = workers.map_units(units.process_of, [1], guard=guard)
+    assert second not in (first, os.getpid())
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_script_that_cannot_be_imported_is_told_so_and_no_unit_blamed(guarded, tmp_path):
+    """Python starts a process by importing the main module anew."""
+    call = "print(workers.map_units(units.reciprocal, [4], guard=workers.Guard(1.0, 60, units.instead)))"
+    head = "from stages.pipeline import workers\nfrom tests.faults import units\n"
+    script = tmp_path / "script.py"
+    script.write_text(head + ("if __name__ == '__main__':\n    " if guarded else "") + call + "\n")
+    root = str(units.__file__).rsplit("/tests/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, timeout=120
+    )
+    if guarded:
+        assert done.stdout == "[0.25]\n", done.stderr
+    else:
+        assert done.returncode and "no worker process starts" in done.stderr and "__main__" in done.stderr
+
+
 @pytest.mark.fault("orphan")
-def test_workers_end_with_their_main_process(tmp_path):
-    process = processes.start(victims.beating, tmp_path / "told", tmp_path)
+@pytest.mark.parametrize("num", [1, 2])
+def test_workers_end_with_their_main_process(num, tmp_path):
+    process = processes.start(victims.beating, tmp_path / "told", tmp_path, num)
     with processes.ending(process):
-        processes.until(lambda: len(list(tmp_path.glob("beat_*"))) == 2, process)
+        processes.until(lambda: len(list(tmp_path.glob("beat_*"))) == num, process)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
 

@@ -156,9 +156,10 @@ def reporting(folder: Path, room: int | None = None) -> None:
     report.run(report.Config(synthetic_reports.EXPERIMENTS, ()), *inputs, *outs)
 
 
-def beating(folder: Path) -> None:
-    """A pool whose workers write for ever."""
-    workers.map_units(functools.partial(units.beat, folder), range(2), num_workers=2)
+def beating(folder: Path, num: int) -> None:
+    """So many workers that write for ever."""
+    guard = workers.Guard(1.0, 600, units.instead)
+    workers.map_units(functools.partial(units.beat, folder), range(num), num_workers=num, guard=guard)
 
 
 def waiting(work: Path) -> None:

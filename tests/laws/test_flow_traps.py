@@ -200,7 +200,9 @@ def test_two_processes_have_the_gradient_of_the_double_batch(tmp_path):
     Here the wrapper's forward is the whole loss, and the JVP within it sees the bare network, without gradient.
     """
     both = [processes.start(on_one_rank, tmp_path / f"told_{rank}", rank, tmp_path) for rank in (0, 1)]
-    assert [processes.finish(one) for one in both] == [0, 0], (tmp_path / "told_0").read_text()
+    with processes.ending(*both):
+        codes = [processes.finish(one) for one in both]
+    assert codes == [0, 0], [(tmp_path / f"told_{rank}").read_text() for rank in (0, 1)]
     for ground in GROUNDS:
         model, batch = prepared("improved_mean_flow", ground)
         model.loss(batch, "model", 9).total.mean().backward()

@@ -90,7 +90,8 @@ def publish_at_once(uri, told, *places):
         processes.start(victims.publishing, told, place, variables, ("left", "one"))
         for place, variables in zip(places, settings, strict=True)
     ]
-    assert [processes.finish(one) for one in started] == [0] * len(places), told.read_text()
+    with processes.ending(*started):
+        assert [processes.finish(one) for one in started] == [0] * len(places), told.read_text()
     assert "warning" not in told.read_text(), told.read_text()
 
 

@@ -176,7 +176,8 @@ def test_off_touches_nothing(place, monkeypatch):
 def test_three_at_once_publish_each_result_once(place):
     told, variables = place / "told", {"DVC_ROOT": str(place)}
     at_once = [processes.start(victims.publishing, told, place, variables, ("left", "one")) for _ in range(3)]
-    assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
+    with processes.ending(*at_once):
+        assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
     assert told.read_text().count("created") == 2, told.read_text()
     assert sorted(run.info.run_name for run in results()[1]) == ["left", "one"]
 

@@ -150,25 +150,80 @@ def test_packed_units_are_the_files_packed(tmp_path, monkeypatch, largest):
         assert processes.bytes_of(tmp_path / name) == processes.bytes_of(tmp_path / "plain")
 
 
+def two(folder, unit):
+    """Two files, in packs of their own."""
+    for name in (f"{unit}1", f"{unit}2"):
+        (folder / "deep").mkdir(parents=True, exist_ok=True)
+        (folder / f"deep/{name}.txt").write_text(name)
+    return unit
+
+
 @pytest.mark.fault("damage")
+@pytest.mark.parametrize("largest", [packs.LARGEST, 1])
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
-@pytest.mark.parametrize("pack", ["whole", "harmed", "new"])
-@pytest.mark.parametrize("unit", ["whole", "harmed"])
-def test_packed_units_that_were_damaged_are_made_again(tmp_path, how, pack, unit):
+@pytest.mark.parametrize("harmed", [("pack",), ("unit",), ("unit", "pack"), ("unit", "no pack")])
+def test_packed_units_that_were_damaged_are_made_again(tmp_path, monkeypatch, largest, how, harmed):
     """What is damaged is either made again, or not needed: a pack that is whole holds what it was made from."""
+    monkeypatch.setattr(packs, "LARGEST", largest)
     kept, units = Store(tmp_path / "store", "code"), ["a", "b"]
-    first = packs.map_units(kept, write, units, units, tmp_path / "one")
-    if unit == "harmed":
-        harm(tmp_path / "store" / kept.key("a") / "deep/a.txt", how)
+    first = packs.map_units(kept, two, units, units, tmp_path / "one")
+    before = processes.bytes_of(tmp_path / "one")
+    if "unit" in harmed:
+        harm(tmp_path / "store" / kept.key("a") / "deep/a1.txt", how)
     for path in (tmp_path / "store").glob("*/packs/*.zip"):
-        if pack == "harmed":
+        if "pack" in harmed:
             harm(path, how)
-        elif pack == "new":
+        elif "no pack" in harmed:
             shutil.rmtree(path.parents[1])
-    assert packs.map_units(kept, write, units, units, tmp_path / "two") == first
-    shutil.rmtree(tmp_path / "one")  # whose files were harmed, too
-    packs.map_units(None, write, units, units, tmp_path / "one")
-    assert processes.bytes_of(tmp_path / "two") == processes.bytes_of(tmp_path / "one")
+    assert packs.map_units(kept, two, units, units, tmp_path / "two") == first
+    assert processes.bytes_of(tmp_path / "two") == before
+
+
+def starving(folder, unit):
+    """Takes memory where a file says so."""
+    if (folder.parents[2] / f"starve_{unit}").exists():
+        raise MemoryError
+    return write(folder, unit)
+
+
+def told_of(unit, reason):
+    return "lost"
+
+
+def test_a_packed_unit_that_is_lost_leaves_no_file_and_comes_another_time(tmp_path, monkeypatch):
+    """Made for the first time, and made again because what was kept of it is damaged."""
+    monkeypatch.setattr(workers, "num_cores", lambda: 1)
+    kept, units, guard = Store(tmp_path / "store", "code"), ["a", "b"], workers.Guard(2.0, 60, told_of)
+    whole = packs.map_units(kept, starving, units, units, tmp_path / "whole", guard)
+    (tmp_path / "starve_a").touch()
+    for name in ("damaged", "first"):
+        if name == "damaged":
+            harm(tmp_path / "store" / kept.key("a") / "deep/a.txt", "flip")
+            for entry in (tmp_path / "store").glob("*/packs"):
+                shutil.rmtree(entry.parent)
+        else:
+            shutil.rmtree(tmp_path / "store")
+        results, moved = packs.map_units(kept, starving, units, units, tmp_path / name, guard)
+        assert results == ["lost", whole[0][1]] and list(moved) == ["deep/b.txt"]
+        assert list(processes.bytes_of(tmp_path / name)) == [moved["deep/b.txt"].rpartition("/")[0]]
+    (tmp_path / "starve_a").unlink()
+    assert packs.map_units(kept, starving, units, units, tmp_path / "again", guard) == whole
+    assert processes.bytes_of(tmp_path / "again") == processes.bytes_of(tmp_path / "whole")
+
+
+def test_packing_does_not_need_what_another_run_has_just_deleted(tmp_path, monkeypatch):
+    kept, make_all = Store(tmp_path / "store", "code"), store.make_all
+
+    def and_forgotten(*arguments):
+        made = make_all(*arguments)
+        for entry in (tmp_path / "store").iterdir():
+            shutil.rmtree(entry)
+        return made
+
+    monkeypatch.setattr(store, "make_all", and_forgotten)
+    found = packs.map_units(kept, write, ["a", "b"], ["a", "b"], tmp_path / "out")
+    assert found == packs.map_units(None, write, ["a", "b"], ["a", "b"], tmp_path / "plain")
+    assert processes.bytes_of(tmp_path / "out") == processes.bytes_of(tmp_path / "plain")
 
 
 def test_the_key_is_code_and_what_the_unit_depends_on(tmp_path, ran):

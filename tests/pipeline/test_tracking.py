@@ -141,7 +141,9 @@ def test_with_tracking_on_or_off_or_failing_every_byte_is_the_same(
     made = {}
     for name, variables in settings.items():
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "TIMEOUT_S", 30 if name == "on" else 1)
+            patience_s = 30 if name == "on" else 1
+            patch.setattr(tracking, "TIMEOUT_S", patience_s)
+            patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(patience_s))  # else that of whoever asked MLflow first
             for key, value in variables.items():
                 patch.setenv(key, value)
             (tmp_path / name).mkdir()
@@ -253,7 +255,8 @@ def test_processes_that_start_at_once_make_one_database(tmp_path):
     (tmp_path / "mlflow.db").unlink()
     told, variables = tmp_path / "told", {"DVC_ROOT": str(tmp_path)}
     at_once = [processes.start(victims.connecting, told, variables) for _ in range(3)]
-    assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
+    with processes.ending(*at_once):
+        assert [processes.finish(one) for one in at_once] == [0] * 3, told.read_text()
     names = [found.name for found in tracking.connect().search_experiments()]
     assert sorted(set(names) - {"Default"}) == ["live", "results"]
     assert (tmp_path / "mlflow.db").is_file()
