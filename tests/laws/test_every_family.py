@@ -84,7 +84,7 @@ def test_all_parameters_move_and_the_players_partition_them(family):
     assert sorted(owned) == sorted(map(id, model.parameters()))
 
 
-@every_family
+@pytest.mark.parametrize("family", plugins.names("families"))
 @pytest.mark.parametrize("network", plugins.names("networks"))
 def test_every_family_runs_on_every_network_by_name(family, network, tmp_path):
     trial = Trial(family, network=network)
