@@ -13,6 +13,7 @@ else.
 """
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -144,7 +145,7 @@ def make(folder: Path, function: Callable[[Path, Unit], Any], out: Path, work: t
     with artifacts.room_for(folder), tempfile.TemporaryDirectory(dir=folder, prefix=artifacts.DRAFT) as place:
         draft = Path(place, key)
         draft.mkdir()
-        result = function(draft, unit)
+        result = json.loads(artifacts.to_json(function(draft, unit)))  # as it will be read: a tuple is a list
         written = {path.relative_to(draft).as_posix(): path for path in files_of(draft)}
         files = {name: (artifacts.sha256(path), path.stat().st_size) for name, path in written.items()}
         for name in files:

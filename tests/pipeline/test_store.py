@@ -226,6 +226,17 @@ def test_packing_does_not_need_what_another_run_has_just_deleted(tmp_path, monke
     assert processes.bytes_of(tmp_path / "out") == processes.bytes_of(tmp_path / "plain")
 
 
+def pair(folder, unit):
+    return write(folder, unit), (unit, None)
+
+
+def test_a_result_is_the_same_fresh_or_kept(tmp_path):
+    """Else what is made again after damage would not be what it was."""
+    kept = Store(tmp_path / "store", "code")
+    fresh, again = (store.map_units(kept, pair, ["a"], ["a"], tmp_path / name) for name in ("one", "two"))
+    assert fresh == again == [[{"told": "a", "float": 0.1}, ["a", None]]]
+
+
 def test_the_key_is_code_and_what_the_unit_depends_on(tmp_path, ran):
     for made_by, depends, done in (("x", [1], 1), ("x", [1], 0), ("y", [1], 1), ("x", [2], 1)):
         ran.clear()
